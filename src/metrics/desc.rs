@@ -1,0 +1,173 @@
+//! What a family is: its name, kind, labels and buckets, checked once when it is made.
+
+use crate::error::{Error, Result};
+
+/// The type of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A sum that only grows.
+    Counter,
+    /// A value that goes up and down.
+    Gauge,
+    /// Observations counted in buckets.
+    Histogram,
+    /// Facts as labels, with the value 1.
+    Info,
+}
+
+impl Kind {
+    /// The word in error messages and in the `# TYPE` line of OpenMetrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+
+    /// The suffixes that a family of this kind adds to its name, for its samples.
+    pub const fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Counter => &["_total", "_created"],
+            Self::Gauge => &[],
+            Self::Histogram => &["_sum", "_count", "_bucket", "_created"],
+            Self::Info => &["_info"],
+        }
+    }
+}
+
+/// The description of a family. Its name has no suffix of its kind: the counter `jobs_total` is
+/// the family `jobs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desc {
+    /// The family's name.
+    pub name: Box<str>,
+    /// The `# HELP` text.
+    pub help: Box<str>,
+    /// The type.
+    pub kind: Kind,
+    /// The names of the labels, in the order of their values.
+    pub label_names: Box<[Box<str>]>,
+    /// The unit, a suffix of the name; empty if it has none.
+    pub unit: Box<str>,
+    /// Upper bounds of a histogram's buckets, ascending, without `+Inf`.
+    pub bounds: Box<[f64]>,
+}
+
+impl Desc {
+    /// Describes a family; a counter's `_total` suffix is taken off its name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a malformed name or label name, and for a label name that
+    /// is reserved (`__…`, or `le` on a histogram).
+    pub fn new(kind: Kind, name: &str, help: &str, label_names: &[&str]) -> Result<Self> {
+        let suffix = match kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        let name = name.strip_suffix(suffix).unwrap_or(name);
+        if !is_name(name, |c| c == ':') {
+            return Err(Error::InvalidArgument(format!("Invalid metric name: {name}")));
+        }
+        for label in label_names {
+            if !is_name(label, |_| false) {
+                return Err(Error::InvalidArgument(format!("Invalid label metric name: {label}")));
+            }
+            if label.starts_with("__") || (kind == Kind::Histogram && *label == "le") {
+                return Err(Error::InvalidArgument(format!("Reserved label metric name: {label}")));
+            }
+        }
+        Ok(Self {
+            name: name.into(),
+            help: help.into(),
+            kind,
+            label_names: label_names.iter().map(|&label| label.into()).collect(),
+            unit: "".into(),
+            bounds: [].into(),
+        })
+    }
+
+    /// The same with the upper bounds of a histogram's buckets; a last `+Inf` is dropped.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the bounds do not ascend, or none is finite.
+    pub fn with_bounds(mut self, bounds: &[f64]) -> Result<Self> {
+        let finite = match bounds {
+            [head @ .., last] if *last == f64::INFINITY => head,
+            all => all,
+        };
+        if finite.is_empty() {
+            return Err(Error::InvalidArgument("Must have at least two buckets".into()));
+        }
+        if !finite.is_sorted_by(|a, b| a < b) || finite.iter().any(|bound| bound.is_nan()) {
+            return Err(Error::InvalidArgument("Buckets not in sorted order".into()));
+        }
+        self.bounds = finite.into();
+        Ok(self)
+    }
+
+    /// The same with a unit, which the name must end with.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the name does not end with `_` and the unit.
+    pub fn with_unit(mut self, unit: &str) -> Result<Self> {
+        if !unit.is_empty() && self.name.strip_suffix(unit).is_none_or(|head| !head.ends_with('_'))
+        {
+            let name = &self.name;
+            return Err(Error::InvalidArgument(format!(
+                "Metric name not suffixed by unit: {name} {unit}"
+            )));
+        }
+        self.unit = unit.into();
+        Ok(self)
+    }
+
+    /// Every name that a sample of this family may have, and the family's own.
+    pub fn sample_names(&self) -> impl Iterator<Item = String> + '_ {
+        let suffixes = std::iter::once(&"").chain(self.kind.suffixes());
+        suffixes.map(|suffix| format!("{}{suffix}", self.name))
+    }
+}
+
+fn is_name(text: &str, extra: impl Fn(char) -> bool) -> bool {
+    let word = |c: char| c.is_ascii_alphabetic() || c == '_' || extra(c);
+    let mut chars = text.chars();
+    chars.next().is_some_and(&word) && chars.all(|c| word(c) || c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_checked_and_loses_the_suffix_of_its_kind() {
+        let name = |kind, name| Desc::new(kind, name, "", &[]).map(|desc| desc.name.to_string());
+        assert_eq!(name(Kind::Counter, "a:b_total"), Ok("a:b".into()));
+        assert_eq!(name(Kind::Gauge, "a_total"), Ok("a_total".into()));
+        for bad in ["", "1a", "a-b", "a b", "é"] {
+            assert!(name(Kind::Gauge, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reserved_and_malformed_labels_are_refused() {
+        let labels = |kind, label| Desc::new(kind, "a", "", &[label]).is_ok();
+        assert!(labels(Kind::Counter, "le"));
+        assert!(!labels(Kind::Histogram, "le"));
+        assert!(!labels(Kind::Counter, "__a"));
+        assert!(!labels(Kind::Counter, "a:b"));
+    }
+
+    #[test]
+    fn bounds_must_ascend() {
+        let bounds = |bounds: &[f64]| {
+            Desc::new(Kind::Histogram, "a", "", &[]).and_then(|desc| desc.with_bounds(bounds))
+        };
+        assert_eq!(*bounds(&[1.0, 2.0, f64::INFINITY]).unwrap().bounds, [1.0, 2.0]);
+        for bad in [&[][..], &[f64::INFINITY], &[2.0, 1.0], &[1.0, 1.0], &[1.0, f64::NAN]] {
+            assert!(bounds(bad).is_err(), "{bad:?}");
+        }
+    }
+}

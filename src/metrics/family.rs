@@ -1,0 +1,194 @@
+//! A family: a description and its series by label values.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indexmap::IndexMap;
+use parking_lot::RwLock;
+
+use super::desc::Desc;
+use super::labels::{Key, LabelSet, OwnedKey};
+use super::registry::Registry;
+use super::series::Series;
+use super::sink::{Sink, Source};
+use crate::error::Result;
+
+/// The most series that a family holds by default; see [`Options::series_limit`].
+pub const SERIES_LIMIT: usize = 10_000;
+
+/// How a family behaves, where the default is not what one wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The most series that the family holds; past it, new label sets share one overflow series,
+    /// whose first label is `__overflow__` and all others `other`. None: no limit.
+    pub series_limit: Option<usize>,
+    /// A label with an empty value is left out of the page.
+    pub omit_empty_labels: bool,
+    /// The family is not on the page while it has no series.
+    pub absent_if_empty: bool,
+}
+
+type SeriesMap = IndexMap<OwnedKey, Arc<Series>, ahash::RandomState>;
+
+/// A family of series.
+#[derive(Debug)]
+pub struct Family {
+    desc: Arc<Desc>,
+    options: Options,
+    series: RwLock<SeriesMap>,
+    overflowed: AtomicU64,
+}
+
+impl Family {
+    /// Makes a family that stands in no registry. Without labels, its one series exists at once.
+    pub fn new(desc: Desc, options: Options) -> Arc<Self> {
+        let family = Self {
+            desc: Arc::new(desc),
+            options,
+            series: RwLock::default(),
+            overflowed: AtomicU64::new(0),
+        };
+        if family.desc.label_names.is_empty() && !options.absent_if_empty {
+            family.series::<&str>(&[]);
+        }
+        Arc::new(family)
+    }
+
+    /// Makes a family with default options and registers it.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn register(desc: Desc, registry: &Registry) -> Result<Arc<Self>> {
+        let family = Self::new(desc, Options::default());
+        registry.register(family.clone())?;
+        Ok(family)
+    }
+
+    /// The description.
+    pub fn desc(&self) -> &Desc {
+        &self.desc
+    }
+
+    /// The series with these label values; made if it is new, and the overflow series if the
+    /// family is full. Keep the result: the lookup costs more than the sample.
+    ///
+    /// # Panics
+    /// If there are not as many values as label names: a programmer's error.
+    pub fn series<V: AsRef<str>>(&self, values: &[V]) -> Arc<Series> {
+        assert_eq!(values.len(), self.desc.label_names.len(), "{}", self.desc.name);
+        if let Some(series) = self.series.read().get(&Key(values)) {
+            return series.clone();
+        }
+        let mut map = self.series.write();
+        if self.options.series_limit.is_some_and(|limit| map.len() >= limit) {
+            if let Some(series) = map.get(&Key(values)) {
+                return series.clone(); // made by another thread meanwhile
+            }
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            let overflow: Vec<&str> = (0..values.len())
+                .map(|index| if index == 0 { "__overflow__" } else { "other" })
+                .collect();
+            return self.insert(&mut map, &overflow);
+        }
+        self.insert(&mut map, values)
+    }
+
+    fn insert<V: AsRef<str>>(&self, map: &mut SeriesMap, values: &[V]) -> Arc<Series> {
+        let key = OwnedKey(values.iter().map(|value| value.as_ref().into()).collect());
+        let make = || {
+            let omit_empty = self.options.omit_empty_labels;
+            let labels = LabelSet::new(&self.desc.label_names, values, omit_empty);
+            Arc::new(Series::new(self.desc.clone(), labels))
+        };
+        map.entry(key).or_insert_with(make).clone()
+    }
+
+    /// Takes the series with these values off the page; false if there was none.
+    pub fn remove<V: AsRef<str>>(&self, values: &[V]) -> bool {
+        self.series.write().shift_remove(&Key(values)).is_some()
+    }
+
+    /// Takes all series off the page.
+    pub fn clear(&self) {
+        self.series.write().clear();
+    }
+
+    /// All series, in the order in which they were made.
+    pub fn all(&self) -> Vec<Arc<Series>> {
+        self.series.read().values().cloned().collect()
+    }
+
+    /// How often a new label set met a full family.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+}
+
+impl Source for Family {
+    fn describe(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self, sink: &mut dyn Sink) {
+        // The lock is not held while a sink works: a slow reader must not stop new label sets.
+        let all = self.all();
+        if all.is_empty() && self.options.absent_if_empty {
+            return;
+        }
+        sink.family(&self.desc);
+        for series in all {
+            series.read(&mut |labels, value| sink.sample(&self.desc, labels, value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Kind;
+
+    fn family(limit: Option<usize>) -> Arc<Family> {
+        let desc = Desc::new(Kind::Counter, "a", "", &["x", "y"]).unwrap();
+        Family::new(desc, Options { series_limit: limit, ..Options::default() })
+    }
+
+    #[test]
+    fn the_same_values_give_the_same_series() {
+        let family = family(None);
+        family.series(&["1", "2"]).add(1.0);
+        family.series(&[String::from("1"), String::from("2")]).add(1.0);
+        assert_eq!(family.all().len(), 1);
+        assert!((family.series(&["1", "2"]).get() - 2.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn label_values_do_not_run_into_each_other() {
+        let family = family(None);
+        family.series(&["ab", "c"]);
+        family.series(&["a", "bc"]);
+        assert_eq!(family.all().len(), 2);
+    }
+
+    #[test]
+    fn a_full_family_counts_on_in_one_overflow_series() {
+        let family = family(Some(2));
+        for index in 0..5 {
+            family.series(&[index.to_string(), "y".into()]).add(1.0);
+        }
+        family.series(&["0", "y"]).add(1.0);
+        let values: Vec<f64> = family.all().iter().map(|series| series.get()).collect();
+        assert_eq!(values, [2.0, 1.0, 3.0]);
+        assert_eq!(family.all()[2].labels().text(), r#"x="__overflow__",y="other""#);
+        assert_eq!(family.overflowed(), 3);
+    }
+
+    #[test]
+    fn a_removed_series_is_off_the_page_and_still_usable() {
+        let family = family(None);
+        let series = family.series(&["1", "2"]);
+        assert!(family.remove(&["1", "2"]));
+        assert!(!family.remove(&["1", "2"]));
+        series.add(1.0);
+        assert!(family.all().is_empty());
+    }
+}

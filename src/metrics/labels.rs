@@ -1,0 +1,133 @@
+//! A label set: its values, and the text between the braces, rendered once.
+
+use std::hash::{Hash, Hasher};
+
+use indexmap::Equivalent;
+
+/// The values of one series' labels and their rendered text.
+///
+/// Names are in alphabetical order in the text, as `prometheus_client` writes them, and a
+/// histogram's `le` has its place among them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LabelSet {
+    values: Box<[Box<str>]>,
+    text: Box<str>,
+    /// Where in `text` a label `le` belongs.
+    le_at: usize,
+}
+
+impl LabelSet {
+    /// Renders `names` with `values`; with `omit_empty`, a label whose value is empty is left out.
+    pub fn new<N: AsRef<str>, V: AsRef<str>>(names: &[N], values: &[V], omit_empty: bool) -> Self {
+        debug_assert_eq!(names.len(), values.len());
+        let mut pairs: Vec<(&str, &str)> = names
+            .iter()
+            .zip(values)
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+            .filter(|(_, value)| !(omit_empty && value.is_empty()))
+            .collect();
+        pairs.sort_unstable();
+        let mut text = String::new();
+        let mut le_at = 0;
+        for (name, value) in pairs {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(name);
+            text.push_str("=\"");
+            escape(value, &mut text);
+            text.push('"');
+            if name < "le" {
+                le_at = text.len();
+            }
+        }
+        let values = values.iter().map(|value| value.as_ref().into()).collect();
+        Self { values, text: text.into(), le_at }
+    }
+
+    /// The values, in the order of the family's label names.
+    pub fn values(&self) -> &[Box<str>] {
+        &self.values
+    }
+
+    /// The text between the braces: `a="1",b="2"`, or empty.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text before and after a label `le`.
+    pub fn around_le(&self) -> (&str, &str) {
+        let (before, after) = self.text.split_at(self.le_at);
+        (before, after.strip_prefix(',').unwrap_or(after))
+    }
+}
+
+/// Escapes a label value: backslash, quote and line feed, the same in all text formats.
+fn escape(value: &str, out: &mut String) {
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+/// A key of a map by label values.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OwnedKey(pub(super) Box<[Box<str>]>);
+
+/// The same, borrowed from whatever the caller has.
+pub(super) struct Key<'a, V>(pub(super) &'a [V]);
+
+impl Hash for OwnedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Key(&self.0).hash(state);
+    }
+}
+
+impl<V: AsRef<str>> Hash for Key<'_, V> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for value in self.0 {
+            value.as_ref().hash(state);
+        }
+    }
+}
+
+impl<V: AsRef<str>> Equivalent<OwnedKey> for Key<'_, V> {
+    fn equivalent(&self, key: &OwnedKey) -> bool {
+        self.0.len() == key.0.len()
+            && self.0.iter().zip(&key.0).all(|(a, b)| a.as_ref() == b.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_values_escaped() {
+        let labels = LabelSet::new(&["b", "a"], &["x\"y\\z\n", ""], false);
+        assert_eq!(labels.text(), r#"a="",b="x\"y\\z\n""#);
+        assert_eq!(&*labels.values()[0], "x\"y\\z\n");
+    }
+
+    #[test]
+    fn an_empty_value_can_be_left_out() {
+        assert_eq!(LabelSet::new(&["a", "b"], &["", "1"], true).text(), "b=\"1\"");
+    }
+
+    #[test]
+    fn le_has_its_alphabetical_place() {
+        let around = |names: &[&str]| {
+            let labels = LabelSet::new(names, &vec!["1"; names.len()], false);
+            let (before, after) = labels.around_le();
+            (before.to_owned(), after.to_owned())
+        };
+        assert_eq!(around(&[]), (String::new(), String::new()));
+        assert_eq!(around(&["a", "z"]), ("a=\"1\"".into(), "z=\"1\"".into()));
+        assert_eq!(around(&["z"]), (String::new(), "z=\"1\"".into()));
+        assert_eq!(around(&["a"]), ("a=\"1\"".into(), String::new()));
+    }
+}
