@@ -2,7 +2,7 @@
 //! llama.cpp that they measure.
 //!
 //! - [`metrics`]: the general client: registry, series storage, encoders.
-//! - `llm`: the catalogue of families and the recorder that turns events into samples.
+//! - [`llm`]: the catalogue of families and the recorder that turns events into samples.
 //! - `engine` and `backend`: the scheduler, the engine thread and the models behind them.
 //! - [`error`], [`clock`], [`event`]: the leaves that all of them share.
 //!
@@ -12,4 +12,5 @@
 pub mod clock;
 pub mod error;
 pub mod event;
+pub mod llm;
 pub mod metrics;

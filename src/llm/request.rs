@@ -1,0 +1,550 @@
+//! One request from queued to finished, and what each fact about it records.
+//!
+//! A request that is part of another one (its *parent*) is measured and not counted: its tokens
+//! and its first token are its parent's, and its end leaves no sample. Recording never fails:
+//! a fact that comes too late or makes no sense is ignored or counted as dropped.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::catalogue::Name;
+use super::classes::{batch_size_class, prompt_size_class};
+use super::recorder::Recorder;
+use super::scope::{Scope, ScopeKey};
+use crate::clock::{Nanos, seconds_between};
+use crate::error::ErrorKind;
+use crate::event::Mode;
+use crate::metrics::Series;
+
+/// How a request ended, as the label `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It returned, or its stream ran to its end.
+    Success,
+    /// It raised before the first token.
+    Error,
+    /// It ran into a time limit.
+    Timeout,
+    /// Its stream raised after the first token.
+    Partial,
+    /// The caller gave up.
+    Cancelled,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Success, Self::Error, Self::Timeout, Self::Partial, Self::Cancelled];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Partial => "partial",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status with this label value, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// What is known when a request begins.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The label `model`.
+    pub model: Arc<str>,
+    /// The label `endpoint`; empty if there is none.
+    pub endpoint: Arc<str>,
+    /// How the result is taken.
+    pub mode: Mode,
+    /// The label `device`; empty if it is unknown.
+    pub device: Arc<str>,
+    /// Tokens in the prompt, if known.
+    pub prompt_tokens: Option<usize>,
+    /// When it began; None: now.
+    pub at: Option<Nanos>,
+    /// The request that this one is part of.
+    pub parent: Option<Arc<Request>>,
+}
+
+/// An open request.
+#[derive(Debug)]
+pub struct Request {
+    recorder: Arc<Recorder>,
+    scope: Arc<Scope>,
+    device: Arc<str>,
+    parent: Option<Arc<Request>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    began: Nanos,
+    /// When the production of the next token began: the last token, or the last resumption.
+    since: Nanos,
+    first_token_seen: bool,
+    /// It waits in the queue (and is part of the queue's depth).
+    queued: bool,
+    tokens: u64,
+    /// Tokens that the counter has; `tokens` can be set back, a counter cannot.
+    tokens_counted: u64,
+    /// The tokens of the completion are known, be it 0.
+    tokens_known: bool,
+    prompt_tokens: Option<usize>,
+    /// Prompt tokens of the finished parts of this request.
+    parts_prompt_tokens: usize,
+    /// The key under which parts find this request.
+    key: Option<u64>,
+    finished: bool,
+}
+
+impl Request {
+    pub(super) fn open(recorder: Arc<Recorder>, start: Start) -> Arc<Self> {
+        let at = start.at.unwrap_or_else(|| recorder.clock().now());
+        let scope = recorder.scope(ScopeKey {
+            model: start.model,
+            endpoint: start.endpoint,
+            mode: start.mode,
+        });
+        if start.parent.is_none() {
+            scope.active.add(1.0);
+        }
+        let state = State {
+            began: at,
+            since: at,
+            prompt_tokens: start.prompt_tokens,
+            ..State::default()
+        };
+        let state = Mutex::new(state);
+        Arc::new(Self { recorder, scope, device: start.device, parent: start.parent, state })
+    }
+
+    /// It waits in a queue.
+    pub fn queued(&self) {
+        let mut state = self.state.lock();
+        if !state.queued && !state.finished {
+            state.queued = true;
+            self.queue_depth(1.0);
+        }
+    }
+
+    /// It left the queue; records the time since it began, if it had waited.
+    pub fn scheduled(&self, at: Nanos) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.queued) {
+            self.queue_depth(-1.0);
+            self.record_queue_wait(seconds_between(state.began, at));
+        }
+    }
+
+    /// Tokens in the prompt.
+    pub fn set_prompt_tokens(&self, tokens: usize) {
+        self.state.lock().prompt_tokens = Some(tokens);
+    }
+
+    /// Production goes on after a time that is not part of it: the consumer's own.
+    pub fn resumed(&self, at: Nanos) {
+        let mut state = self.state.lock();
+        if state.first_token_seen {
+            state.since = state.since.max(at);
+        }
+    }
+
+    /// `count` tokens were produced by `at`: time to first token for the first one, inter-token
+    /// latency for the others, shared evenly if several came at once.
+    pub fn tokens(&self, at: Nanos, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.finished {
+            return;
+        }
+        let gap = seconds_between(state.since, at);
+        let first = !std::mem::replace(&mut state.first_token_seen, true);
+        state.since = at;
+        if first {
+            self.first_token(&state, at);
+        }
+        let gaps = count - u64::from(first);
+        if gaps > 0 {
+            let gap = if first { 0.0 } else { gap / gaps as f64 };
+            self.observe_inter_token(gap, gaps);
+        }
+        self.add_to(&mut state, count);
+    }
+
+    /// Adds tokens without timing them.
+    pub fn add_tokens(&self, count: u64) {
+        self.add_to(&mut self.state.lock(), count);
+    }
+
+    /// The completion has this many tokens in all; saying it twice counts it once.
+    pub fn set_token_count(&self, count: u64) {
+        let mut state = self.state.lock();
+        state.tokens = count;
+        state.tokens_known = true;
+        self.count_new_tokens(&mut state);
+    }
+
+    /// Tokens of the completion so far.
+    pub fn token_count(&self) -> u64 {
+        self.state.lock().tokens
+    }
+
+    /// Records a time to first token that the caller measured; only the first one counts.
+    pub fn set_ttft(&self, seconds: f64) {
+        let mut state = self.state.lock();
+        let Some(seconds) = self.recorder.checked(seconds) else { return };
+        if !state.finished && !std::mem::replace(&mut state.first_token_seen, true) {
+            self.record_ttft(&state, seconds);
+        }
+    }
+
+    /// Records an inter-token latency that the caller measured.
+    pub fn record_inter_token_latency(&self, seconds: f64) {
+        if let Some(seconds) = self.recorder.checked(seconds) {
+            self.observe_inter_token(seconds, 1);
+        }
+    }
+
+    /// The key by which an engine's request can name this one as its parent
+    /// ([`Origin::parent`](crate::event::Origin)).
+    pub fn key(self: &Arc<Self>) -> u64 {
+        *self.state.lock().key.get_or_insert_with(|| self.recorder.adopt(Arc::downgrade(self)))
+    }
+
+    /// The end, once; a second call is ignored. An error after the first token of a stream is
+    /// [`Status::Partial`]. `batch_size` is the number of sequences it shared its batch with, 0
+    /// if unknown.
+    pub fn finish(&self, at: Nanos, status: Status, kind: Option<ErrorKind>, batch_size: usize) {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.finished, true) {
+            return;
+        }
+        if std::mem::take(&mut state.queued) {
+            self.queue_depth(-1.0);
+        }
+        if let Some(key) = state.key.take() {
+            self.recorder.disown(key);
+        }
+        let processed = state.first_token_seen || status == Status::Success;
+        let prompt_tokens = state.prompt_tokens.filter(|_| processed);
+        if let Some(parent) = &self.parent {
+            parent.state.lock().parts_prompt_tokens += prompt_tokens.unwrap_or(0);
+            return;
+        }
+        self.count_prompt_tokens(prompt_tokens.unwrap_or(state.parts_prompt_tokens));
+        self.scope.active.add(-1.0);
+        let streamed = state.first_token_seen && self.scope.key.mode == Mode::Streaming;
+        let status = if status == Status::Error && streamed { Status::Partial } else { status };
+        self.count_end(status, kind);
+        let seconds = seconds_between(state.began, at);
+        let key = &self.scope.key;
+        let labels = [&*key.model, batch_size_class(batch_size), key.mode.as_str()];
+        self.recorder.family(Name::Latency).series(&labels).observe(seconds);
+        if status == Status::Success && state.tokens_known {
+            self.record_throughput(state.tokens, seconds);
+        }
+    }
+
+    fn count_end(&self, status: Status, kind: Option<ErrorKind>) {
+        let key = &self.scope.key;
+        let kind = match status {
+            Status::Success | Status::Cancelled => None,
+            Status::Timeout => Some(ErrorKind::Timeout),
+            Status::Error | Status::Partial => Some(kind.unwrap_or(ErrorKind::InferenceError)),
+        };
+        if let Some(kind) = kind {
+            self.recorder.count_error(&key.model, kind);
+        }
+        let error_type = kind.map_or("", ErrorKind::as_str);
+        let labels = [&*key.model, status.as_str(), &key.endpoint, error_type];
+        self.recorder.family(Name::Requests).series(&labels).add(1.0);
+    }
+
+    fn record_throughput(&self, tokens: u64, seconds: f64) {
+        let model = [&*self.scope.key.model];
+        let recorder = &self.recorder;
+        recorder.family(Name::TokensPerRequest).series(&model).observe(tokens as f64);
+        if tokens > 0 && seconds > 0.0 {
+            let rate = tokens as f64 / seconds;
+            recorder.family(Name::RequestTokensPerSecond).series(&model).observe(rate);
+        }
+    }
+
+    fn first_token(&self, state: &State, at: Nanos) {
+        if let Some(parent) = &self.parent {
+            let mut outer = parent.state.lock();
+            outer.prompt_tokens = outer.prompt_tokens.or(state.prompt_tokens);
+            outer.since = at;
+            if !std::mem::replace(&mut outer.first_token_seen, true) {
+                parent.record_ttft(&outer, seconds_between(outer.began, at));
+            }
+        } else {
+            self.record_ttft(state, seconds_between(state.began, at));
+        }
+    }
+
+    fn add_to(&self, state: &mut State, count: u64) {
+        state.tokens += count;
+        state.tokens_known = true;
+        if let Some(parent) = &self.parent {
+            parent.add_tokens(count);
+        } else {
+            self.count_new_tokens(state);
+        }
+    }
+
+    fn count_new_tokens(&self, state: &mut State) {
+        if state.tokens > state.tokens_counted {
+            let new = state.tokens - state.tokens_counted;
+            state.tokens_counted = state.tokens;
+            let make = || self.token_counter("completion");
+            self.scope.completion_tokens.get(make).add(new as f64);
+        }
+    }
+
+    fn count_prompt_tokens(&self, tokens: usize) {
+        if tokens > 0 {
+            let make = || self.token_counter("prompt");
+            self.scope.prompt_tokens.get(make).add(tokens as f64);
+        }
+    }
+
+    fn token_counter(&self, token_type: &str) -> Arc<Series> {
+        let key = &self.scope.key;
+        let tokens = self.recorder.family(Name::TokensGenerated);
+        tokens.series(&[&*key.model, token_type, key.mode.as_str()])
+    }
+
+    fn record_ttft(&self, state: &State, seconds: f64) {
+        let size = prompt_size_class(state.prompt_tokens);
+        let labels = [&*self.scope.key.model, size, &*self.device];
+        self.recorder.family(Name::Ttft).series(&labels).observe(seconds);
+    }
+
+    fn observe_inter_token(&self, seconds: f64, n: u64) {
+        let counted = self.parent.as_deref().unwrap_or(self);
+        let make = || counted.recorder.family(Name::InterToken).series(&[&*counted.scope.key.model]);
+        counted.scope.inter_token.get(make).observe_n(seconds, n);
+    }
+
+    fn record_queue_wait(&self, seconds: f64) {
+        let make = || self.recorder.family(Name::QueueWait).series(&[&*self.scope.key.model]);
+        self.scope.queue_wait.get(make).observe(seconds);
+    }
+
+    fn queue_depth(&self, change: f64) {
+        let labels = [&*self.scope.key.model, "normal"];
+        let make = || self.recorder.family(Name::QueueDepth).series(&labels);
+        self.scope.queue_depth.get(make).add(change);
+    }
+}
+
+impl Drop for Request {
+    /// A request that nobody finished was given up.
+    fn drop(&mut self) {
+        self.finish(self.recorder.clock().now(), Status::Cancelled, None, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::error::Error;
+    use crate::event::{Event, FinishReason, Observer, Origin};
+    use crate::llm::{EngineObserver, Settings};
+    use crate::metrics::{Format, Registry, encode};
+
+    const MS: Nanos = 1_000_000;
+
+    struct Bench {
+        registry: Registry,
+        clock: Arc<ManualClock>,
+        recorder: Arc<Recorder>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let registry = Registry::default();
+            let clock = Arc::new(ManualClock::default());
+            let recorder = Recorder::new(&registry, clock.clone(), Settings::default()).unwrap();
+            Self { registry, clock, recorder: Arc::new(recorder) }
+        }
+
+        fn begin(&self, mode: Mode) -> Arc<Request> {
+            self.recorder.begin(Start { model: "m".into(), mode, ..Start::default() })
+        }
+
+        fn now(&self) -> Nanos {
+            self.recorder.clock().now()
+        }
+
+        /// Lines of the page that start so, without those that say 0.
+        fn lines(&self, start: &str) -> Vec<String> {
+            let page = encode(&self.registry, Format::Text004);
+            let line = |line: &&str| line.starts_with(start) && !line.ends_with(" 0.0");
+            page.lines().filter(line).map(str::to_owned).collect()
+        }
+    }
+
+    #[test]
+    fn a_stream_leaves_ttft_gaps_latency_and_tokens() {
+        let bench = Bench::new();
+        let request = bench.begin(Mode::Streaming);
+        for _ in 0..3 {
+            bench.clock.advance(20 * MS);
+            request.tokens(bench.now(), 1);
+            bench.clock.advance(1000 * MS); // the consumer's own time
+            request.resumed(bench.now());
+        }
+        request.finish(bench.now(), Status::Success, None, 1);
+        assert_eq!(bench.lines("ryot_ttft_latency_seconds_sum"), [
+            "ryot_ttft_latency_seconds_sum{model=\"m\"} 0.02"
+        ]);
+        assert_eq!(bench.lines("ryot_inference_inter_token_latency_seconds_sum"), [
+            "ryot_inference_inter_token_latency_seconds_sum{model=\"m\"} 0.04"
+        ]);
+        assert_eq!(bench.lines("ryot_inference_latency_seconds_sum"), [
+            "ryot_inference_latency_seconds_sum\
+             {batch_size=\"1\",generation_mode=\"streaming\",model=\"m\"} 3.06"
+        ]);
+        assert_eq!(bench.lines("ryot_tokens_generated_total"), [
+            "ryot_tokens_generated_total\
+             {generation_mode=\"streaming\",model=\"m\",token_type=\"completion\"} 3.0"
+        ]);
+        assert_eq!(bench.lines("ryot_tokens_per_request_sum"), [
+            "ryot_tokens_per_request_sum{model=\"m\"} 3.0"
+        ]);
+        assert!(bench.lines("ryot_active_inference_requests").is_empty());
+    }
+
+    #[test]
+    fn every_outcome_counts_once_under_its_status() {
+        let table = [
+            (Status::Success, None, "status=\"success\"", None),
+            (Status::Cancelled, None, "status=\"cancelled\"", None),
+            (Status::Timeout, None, "status=\"timeout\"", Some("timeout")),
+            (Status::Error, Some(ErrorKind::Oom), "status=\"error\"", Some("oom")),
+            (Status::Error, None, "status=\"error\"", Some("inference_error")),
+        ];
+        for (status, kind, label, error_type) in table {
+            let bench = Bench::new();
+            let request = bench.begin(Mode::Standard);
+            request.finish(0, status, kind, 0);
+            request.finish(0, Status::Success, None, 0);
+            drop(request);
+            let requests = bench.lines("ryot_inference_requests_total");
+            assert_eq!(requests.len(), 1, "{requests:?}");
+            assert!(requests[0].contains(label), "{requests:?}");
+            let errors = bench.lines("ryot_inference_errors_total");
+            assert_eq!(errors.len(), usize::from(error_type.is_some()), "{errors:?}");
+            for error_type in error_type {
+                assert!(requests[0].contains(&format!("error_type=\"{error_type}\"")));
+                assert!(errors[0].contains(&format!("error_type=\"{error_type}\"")));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_after_the_first_token_of_a_stream_is_partial() {
+        let bench = Bench::new();
+        let request = bench.begin(Mode::Streaming);
+        request.tokens(MS, 1);
+        request.finish(2 * MS, Status::Error, None, 0);
+        assert!(bench.lines("ryot_inference_requests_total")[0].contains("status=\"partial\""));
+    }
+
+    #[test]
+    fn a_dropped_request_is_cancelled_and_no_longer_active() {
+        let bench = Bench::new();
+        let request = bench.begin(Mode::Standard);
+        request.queued();
+        assert_eq!(bench.lines("ryot_active_inference_requests").len(), 1);
+        assert_eq!(bench.lines("ryot_inference_queue_size"), [
+            "ryot_inference_queue_size{model=\"m\"} 1.0"
+        ]);
+        drop(request);
+        assert!(bench.lines("ryot_active_inference_requests").is_empty());
+        assert!(bench.lines("ryot_inference_queue_size").is_empty());
+        assert!(bench.lines("ryot_inference_requests_total")[0].contains("cancelled"));
+    }
+
+    #[test]
+    fn a_token_count_is_absolute() {
+        let bench = Bench::new();
+        let request = bench.begin(Mode::Standard);
+        for count in [0, 1, 2, 2, 10, 9] {
+            request.set_token_count(count);
+        }
+        request.finish(MS, Status::Success, None, 0);
+        assert!(bench.lines("ryot_tokens_generated_total")[0].ends_with(" 10.0"));
+        assert!(bench.lines("ryot_tokens_per_request_sum")[0].ends_with(" 9.0"));
+    }
+
+    #[test]
+    fn nonsense_is_dropped_and_counted() {
+        let bench = Bench::new();
+        let request = bench.begin(Mode::Standard);
+        request.set_ttft(-1.0);
+        request.record_inter_token_latency(f64::NAN);
+        request.finish(0, Status::Success, None, 0);
+        assert_eq!(bench.lines("ryot_metrics_dropped_total"), [
+            "ryot_metrics_dropped_total{reason=\"invalid_value\"} 2.0"
+        ]);
+        assert!(bench.lines("ryot_ttft").is_empty());
+    }
+
+    #[test]
+    fn an_engine_request_inside_another_is_measured_and_counted_once() {
+        let bench = Bench::new();
+        let outer = bench.begin(Mode::Standard);
+        let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
+        let origin = Origin { parent: Some(outer.key()), ..Origin::default() };
+        observer.observe(&Event::Queued { id: 7, at: 0, prompt_tokens: 60, origin });
+        observer.observe(&Event::Scheduled { id: 7, at: MS });
+        observer.observe(&Event::FirstToken { id: 7, at: 4 * MS });
+        observer.observe(&Event::Tokens { id: 7, at: 6 * MS, count: 1 });
+        let reason = FinishReason::Stop;
+        observer.observe(&Event::Finished { id: 7, at: 6 * MS, reason, batch_size: 1 });
+        assert!(bench.lines("ryot_inference_requests_total").is_empty());
+        outer.finish(10 * MS, Status::Success, None, 0);
+        assert_eq!(bench.lines("ryot_inference_requests_total").len(), 1);
+        assert_eq!(bench.lines("ryot_tokens_generated_total").len(), 2, "prompt and completion");
+        assert_eq!(bench.lines("ryot_ttft_latency_seconds_sum"), [
+            "ryot_ttft_latency_seconds_sum{model=\"m\",prompt_size=\"small\"} 0.004"
+        ]);
+        assert_eq!(bench.lines("ryot_inference_queue_wait_seconds_sum"), [
+            "ryot_inference_queue_wait_seconds_sum{model=\"engine\"} 0.001"
+        ]);
+    }
+
+    #[test]
+    fn the_engine_s_other_facts_have_their_families() {
+        let bench = Bench::new();
+        let observer = EngineObserver::new(bench.recorder.clone(), "m", "cpu");
+        observer.observe(&Event::ModelLoaded { seconds: 2.0, error: None, again: false });
+        let error = Some(Error::EngineClosed.kind());
+        observer.observe(&Event::ModelLoaded { seconds: 1.0, error, again: true });
+        let (nanos, prefill_tokens, decode_tokens) = (MS, 3, 4);
+        let step = Event::Step { at: 0, nanos, prefill_tokens, decode_tokens, sequences: 5 };
+        observer.observe(&step);
+        let kind = ErrorKind::InvalidPrompt;
+        observer.observe(&Event::Rejected { kind, origin: Origin::default() });
+        assert_eq!(bench.lines("ryot_model_load_attempts_total").len(), 2);
+        assert!(bench.lines("ryot_model_loading_duration_seconds")[0].ends_with(" 2.0"));
+        assert_eq!(bench.lines("ryot_batch_size_distribution_sum"), [
+            "ryot_batch_size_distribution_sum{model=\"m\"} 5.0"
+        ]);
+        let rejected = bench.lines("ryot_inference_requests_total");
+        assert!(rejected[0].contains("error_type=\"invalid_prompt\""), "{rejected:?}");
+    }
+}
