@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::clock::Nanos;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Identifies a request within one engine.
 pub type RequestId = u64;
@@ -35,6 +35,17 @@ impl Mode {
             Self::Streaming => "streaming",
             Self::Batch => "batch",
         }
+    }
+
+    /// The mode with this label value.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            Error::InvalidArgument(format!("mode is {text:?}; it must be one of {known}"))
+        })
     }
 }
 

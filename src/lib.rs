@@ -3,14 +3,19 @@
 //!
 //! - [`metrics`]: the general client: registry, series storage, encoders.
 //! - [`llm`]: the catalogue of families and the recorder that turns events into samples.
-//! - `engine` and `backend`: the scheduler, the engine thread and the models behind them.
+//! - [`engine`] and [`backend`]: the scheduler, the engine thread and the models behind them.
 //! - [`error`], [`clock`], [`event`]: the leaves that all of them share.
 //!
 //! `python → py → {engine, llm} → metrics → leaves`; engine and metrics never import each other,
 //! both know only [`event`].
 
+pub mod backend;
 pub mod clock;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod llm;
 pub mod metrics;
+
+#[cfg(feature = "python")]
+mod py;

@@ -38,7 +38,7 @@ impl Default for Settings {
 pub(super) struct Families(Vec<Arc<Family>>);
 
 impl Families {
-    pub(super) fn get(&self, name: Name) -> &Family {
+    pub(super) fn get(&self, name: Name) -> &Arc<Family> {
         &self.0[name as usize]
     }
 }
@@ -81,7 +81,7 @@ impl Recorder {
     }
 
     /// The family of this name.
-    pub fn family(&self, name: Name) -> &Family {
+    pub fn family(&self, name: Name) -> &Arc<Family> {
         self.families.get(name)
     }
 

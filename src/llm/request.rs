@@ -447,7 +447,7 @@ mod tests {
             assert!(requests[0].contains(label), "{requests:?}");
             let errors = bench.lines("ryot_inference_errors_total");
             assert_eq!(errors.len(), usize::from(error_type.is_some()), "{errors:?}");
-            for error_type in error_type {
+            if let Some(error_type) = error_type {
                 assert!(requests[0].contains(&format!("error_type=\"{error_type}\"")));
                 assert!(errors[0].contains(&format!("error_type=\"{error_type}\"")));
             }

@@ -14,6 +14,7 @@ pub struct LabelSet {
     text: Box<str>,
     /// Where in `text` a label `le` belongs.
     le_at: usize,
+    omit_empty: bool,
 }
 
 impl LabelSet {
@@ -42,12 +43,18 @@ impl LabelSet {
             }
         }
         let values = values.iter().map(|value| value.as_ref().into()).collect();
-        Self { values, text: text.into(), le_at }
+        Self { values, text: text.into(), le_at, omit_empty }
     }
 
     /// The values, in the order of the family's label names.
     pub fn values(&self) -> &[Box<str>] {
         &self.values
+    }
+
+    /// The labels as they are on the page, given the names that the set was made with.
+    pub fn pairs<'a>(&'a self, names: &'a [Box<str>]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let pairs = names.iter().zip(&self.values).map(|(name, value)| (&**name, &**value));
+        pairs.filter(|(_, value)| !(self.omit_empty && value.is_empty()))
     }
 
     /// The text between the braces: `a="1",b="2"`, or empty.

@@ -22,8 +22,8 @@ pub struct Series {
     desc: Arc<Desc>,
     labels: LabelSet,
     cells: Cells,
-    /// The rendered labels of an info; none until it is set.
-    info: RwLock<Option<LabelSet>>,
+    /// The names and values of an info; none until it is set.
+    info: RwLock<Option<(Box<[Box<str>]>, LabelSet)>>,
 }
 
 impl Series {
@@ -70,9 +70,12 @@ impl Series {
         arena::add(&self.cells[bounds.len() + 1], value * n as f64);
     }
 
-    /// Sets the labels of an info.
-    pub fn set_info(&self, labels: LabelSet) {
-        *self.info.write() = Some(labels);
+    /// Sets the facts of an info.
+    pub fn set_info(&self, facts: &[(String, String)]) {
+        let (names, values): (Vec<&str>, Vec<&str>) =
+            facts.iter().map(|(name, value)| (&**name, &**value)).unzip();
+        let labels = LabelSet::new(&names, &values, false);
+        *self.info.write() = Some((names.into_iter().map(Into::into).collect(), labels));
     }
 
     /// Adds this histogram's buckets to `counts`; returns its sum of values.
@@ -95,8 +98,8 @@ impl Series {
                 take(&self.labels, Value::Histogram { bounds, counts: &counts, sum });
             }
             Kind::Info => {
-                if let Some(info) = &*self.info.read() {
-                    take(&self.labels, Value::Info(info));
+                if let Some((names, labels)) = &*self.info.read() {
+                    take(&self.labels, Value::Info { names, labels });
                 }
             }
         }

@@ -19,8 +19,13 @@ pub enum Value<'a> {
         /// The sum of all observations.
         sum: f64,
     },
-    /// An info's labels.
-    Info(&'a LabelSet),
+    /// An info.
+    Info {
+        /// The names of its labels.
+        names: &'a [Box<str>],
+        /// Their values.
+        labels: &'a LabelSet,
+    },
 }
 
 /// Something that takes families and their samples down: an encoder, a lookup.

@@ -49,7 +49,9 @@ impl Sink for Encoder {
         match value {
             Value::Counter(value) => self.line(desc, "_total", [labels.text(), ""], value),
             Value::Gauge(value) => self.line(desc, "", [labels.text(), ""], value),
-            Value::Info(info) => self.line(desc, "_info", [labels.text(), info.text()], 1.0),
+            Value::Info { labels: facts, .. } => {
+                self.line(desc, "_info", [labels.text(), facts.text()], 1.0);
+            }
             Value::Histogram { bounds, counts, sum } => {
                 self.buckets(desc, labels, bounds, counts);
                 let count: u64 = counts.iter().sum();
@@ -120,7 +122,7 @@ mod tests {
         family(Kind::Counter, "c_total", &["x"]).unwrap().series(&["1"]).add(2.0);
         family(Kind::Gauge, "g", &[]).unwrap().series::<&str>(&[]).set(-1.5);
         let info = family(Kind::Info, "i", &[]).unwrap().series::<&str>(&[]);
-        info.set_info(LabelSet::new(&["v"], &["1"], false));
+        info.set_info(&[("v".into(), "1".into())]);
         let desc = Desc::new(Kind::Histogram, "h", "", &["z"]).unwrap();
         let family: Arc<Family> =
             Family::new(desc.with_bounds(&[0.5, 1.0]).unwrap(), Options::default());

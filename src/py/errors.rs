@@ -1,0 +1,51 @@
+//! The core's errors as Python's exceptions: built-in ones where Python has one.
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyFileNotFoundError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::error::Error;
+
+create_exception!(ryot_metrics, RyotError, PyException, "Base of this package's own errors.");
+create_exception!(
+    ryot_metrics,
+    QueueFullError,
+    RyotError,
+    "The engine's queue is at its limit; `retry_after` estimates the seconds until it is not."
+);
+create_exception!(ryot_metrics, EngineClosedError, RyotError, "The engine was shut down.");
+create_exception!(ryot_metrics, DecodeError, RyotError, "The backend failed to compute a step.");
+create_exception!(
+    ryot_metrics,
+    OutOfMemoryError,
+    RyotError,
+    "Memory for a model or its context could not be had."
+);
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::InvalidArgument(_)
+            | Error::EmptyPrompt
+            | Error::PromptTooLong { .. }
+            | Error::ModelLoad { .. } => PyValueError::new_err(text),
+            Error::ModelNotFound(_) => PyFileNotFoundError::new_err(text),
+            Error::QueueFull { retry_after, .. } => queue_full(text, retry_after),
+            Error::EngineClosed => EngineClosedError::new_err(text),
+            Error::Decode(_) => DecodeError::new_err(text),
+            Error::OutOfMemory(_) => OutOfMemoryError::new_err(text),
+            Error::Forked { .. } => RyotError::new_err(text),
+        }
+    }
+}
+
+fn queue_full(text: String, retry_after: f64) -> PyErr {
+    Python::attach(|py| {
+        let error = QueueFullError::new_err(text);
+        match error.value(py).setattr("retry_after", retry_after) {
+            Ok(()) => error,
+            Err(failure) => failure,
+        }
+    })
+}
