@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar, cast, overload
 
 from ryot_metrics._ryot_metrics import Request
@@ -178,7 +178,7 @@ def _coroutine(function: Callable[..., Any], model: str, endpoint: str) -> Calla
 
 
 def _generator(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         run = _Run(model, endpoint, "streaming")
         try:
             stream = function(*args, **kwargs)
@@ -208,7 +208,7 @@ def _generator(function: Callable[..., Any], model: str, endpoint: str) -> Calla
 
 
 def _async_generator(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         run = _Run(model, endpoint, "streaming")
         try:
             stream = function(*args, **kwargs)

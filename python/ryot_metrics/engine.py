@@ -293,7 +293,7 @@ class Engine:
         for one in prompt:
             if len(open_streams) >= most:
                 completions.append(_collect(open_streams.popleft(), raises=False))
-            open_streams.append(self.stream(one, params, endpoint=endpoint, mode="batch"))  # type: ignore[arg-type]
+            open_streams.append(self.stream(one, params, endpoint=endpoint, mode="batch"))
         completions.extend(_collect(stream, raises=False) for stream in open_streams)
         return completions
 
