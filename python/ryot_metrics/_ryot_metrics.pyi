@@ -23,6 +23,7 @@ __all__ = [
     "SamplingParams",
     "Wakeup",
     "__version__",
+    "catalogue",
     "collect",
     "encode",
     "model_info",
@@ -123,6 +124,8 @@ def collect(
 ) -> list[tuple[str, str, str, str, list[tuple[str, list[tuple[str, str]], float]]]]: ...
 
 # --- requests
+
+def catalogue() -> list[tuple[str, str, list[str], list[float], str, list[str]]]: ...
 
 @final
 class Request:

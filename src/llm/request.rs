@@ -84,6 +84,7 @@ pub struct Request {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // four independent facts, not a state machine
 struct State {
     began: Nanos,
     /// When the production of the next token began: the last token, or the last resumption.
@@ -115,12 +116,8 @@ impl Request {
         if start.parent.is_none() {
             scope.active.add(1.0);
         }
-        let state = State {
-            began: at,
-            since: at,
-            prompt_tokens: start.prompt_tokens,
-            ..State::default()
-        };
+        let state =
+            State { began: at, since: at, prompt_tokens: start.prompt_tokens, ..State::default() };
         let state = Mutex::new(state);
         Arc::new(Self { recorder, scope, device: start.device, parent: start.parent, state })
     }
@@ -332,7 +329,8 @@ impl Request {
 
     fn observe_inter_token(&self, seconds: f64, n: u64) {
         let counted = self.parent.as_deref().unwrap_or(self);
-        let make = || counted.recorder.family(Name::InterToken).series(&[&*counted.scope.key.model]);
+        let make =
+            || counted.recorder.family(Name::InterToken).series(&[&*counted.scope.key.model]);
         counted.scope.inter_token.get(make).observe_n(seconds, n);
     }
 
@@ -407,23 +405,28 @@ mod tests {
             request.resumed(bench.now());
         }
         request.finish(bench.now(), Status::Success, None, 1);
-        assert_eq!(bench.lines("ryot_ttft_latency_seconds_sum"), [
-            "ryot_ttft_latency_seconds_sum{model=\"m\"} 0.02"
-        ]);
-        assert_eq!(bench.lines("ryot_inference_inter_token_latency_seconds_sum"), [
-            "ryot_inference_inter_token_latency_seconds_sum{model=\"m\"} 0.04"
-        ]);
-        assert_eq!(bench.lines("ryot_inference_latency_seconds_sum"), [
-            "ryot_inference_latency_seconds_sum\
-             {batch_size=\"1\",generation_mode=\"streaming\",model=\"m\"} 3.06"
-        ]);
-        assert_eq!(bench.lines("ryot_tokens_generated_total"), [
-            "ryot_tokens_generated_total\
-             {generation_mode=\"streaming\",model=\"m\",token_type=\"completion\"} 3.0"
-        ]);
-        assert_eq!(bench.lines("ryot_tokens_per_request_sum"), [
-            "ryot_tokens_per_request_sum{model=\"m\"} 3.0"
-        ]);
+        assert_eq!(
+            bench.lines("ryot_ttft_latency_seconds_sum"),
+            ["ryot_ttft_latency_seconds_sum{model=\"m\"} 0.02"]
+        );
+        assert_eq!(
+            bench.lines("ryot_inference_inter_token_latency_seconds_sum"),
+            ["ryot_inference_inter_token_latency_seconds_sum{model=\"m\"} 0.04"]
+        );
+        assert_eq!(
+            bench.lines("ryot_inference_latency_seconds_sum"),
+            ["ryot_inference_latency_seconds_sum\
+             {batch_size=\"1\",generation_mode=\"streaming\",model=\"m\"} 3.06"]
+        );
+        assert_eq!(
+            bench.lines("ryot_tokens_generated_total"),
+            ["ryot_tokens_generated_total\
+             {generation_mode=\"streaming\",model=\"m\",token_type=\"completion\"} 3.0"]
+        );
+        assert_eq!(
+            bench.lines("ryot_tokens_per_request_sum"),
+            ["ryot_tokens_per_request_sum{model=\"m\"} 3.0"]
+        );
         assert!(bench.lines("ryot_active_inference_requests").is_empty());
     }
 
@@ -469,9 +472,10 @@ mod tests {
         let request = bench.begin(Mode::Standard);
         request.queued();
         assert_eq!(bench.lines("ryot_active_inference_requests").len(), 1);
-        assert_eq!(bench.lines("ryot_inference_queue_size"), [
-            "ryot_inference_queue_size{model=\"m\"} 1.0"
-        ]);
+        assert_eq!(
+            bench.lines("ryot_inference_queue_size"),
+            ["ryot_inference_queue_size{model=\"m\"} 1.0"]
+        );
         drop(request);
         assert!(bench.lines("ryot_active_inference_requests").is_empty());
         assert!(bench.lines("ryot_inference_queue_size").is_empty());
@@ -497,9 +501,10 @@ mod tests {
         request.set_ttft(-1.0);
         request.record_inter_token_latency(f64::NAN);
         request.finish(0, Status::Success, None, 0);
-        assert_eq!(bench.lines("ryot_metrics_dropped_total"), [
-            "ryot_metrics_dropped_total{reason=\"invalid_value\"} 2.0"
-        ]);
+        assert_eq!(
+            bench.lines("ryot_metrics_dropped_total"),
+            ["ryot_metrics_dropped_total{reason=\"invalid_value\"} 2.0"]
+        );
         assert!(bench.lines("ryot_ttft").is_empty());
     }
 
@@ -519,12 +524,14 @@ mod tests {
         outer.finish(10 * MS, Status::Success, None, 0);
         assert_eq!(bench.lines("ryot_inference_requests_total").len(), 1);
         assert_eq!(bench.lines("ryot_tokens_generated_total").len(), 2, "prompt and completion");
-        assert_eq!(bench.lines("ryot_ttft_latency_seconds_sum"), [
-            "ryot_ttft_latency_seconds_sum{model=\"m\",prompt_size=\"small\"} 0.004"
-        ]);
-        assert_eq!(bench.lines("ryot_inference_queue_wait_seconds_sum"), [
-            "ryot_inference_queue_wait_seconds_sum{model=\"engine\"} 0.001"
-        ]);
+        assert_eq!(
+            bench.lines("ryot_ttft_latency_seconds_sum"),
+            ["ryot_ttft_latency_seconds_sum{model=\"m\",prompt_size=\"small\"} 0.004"]
+        );
+        assert_eq!(
+            bench.lines("ryot_inference_queue_wait_seconds_sum"),
+            ["ryot_inference_queue_wait_seconds_sum{model=\"engine\"} 0.001"]
+        );
     }
 
     #[test]
@@ -541,9 +548,10 @@ mod tests {
         observer.observe(&Event::Rejected { kind, origin: Origin::default() });
         assert_eq!(bench.lines("ryot_model_load_attempts_total").len(), 2);
         assert!(bench.lines("ryot_model_loading_duration_seconds")[0].ends_with(" 2.0"));
-        assert_eq!(bench.lines("ryot_batch_size_distribution_sum"), [
-            "ryot_batch_size_distribution_sum{model=\"m\"} 5.0"
-        ]);
+        assert_eq!(
+            bench.lines("ryot_batch_size_distribution_sum"),
+            ["ryot_batch_size_distribution_sum{model=\"m\"} 5.0"]
+        );
         let rejected = bench.lines("ryot_inference_requests_total");
         assert!(rejected[0].contains("error_type=\"invalid_prompt\""), "{rejected:?}");
     }

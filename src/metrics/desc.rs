@@ -26,6 +26,15 @@ impl Kind {
         }
     }
 
+    /// The suffix of the family's own name in the text format 0.0.4 and in Python's constructors.
+    pub const fn page_suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
+
     /// The suffixes that a family of this kind adds to its name, for its samples.
     pub const fn suffixes(self) -> &'static [&'static str] {
         match self {
@@ -62,12 +71,7 @@ impl Desc {
     /// [`Error::InvalidArgument`] for a malformed name or label name, and for a label name that
     /// is reserved (`__…`, or `le` on a histogram).
     pub fn new(kind: Kind, name: &str, help: &str, label_names: &[&str]) -> Result<Self> {
-        let suffix = match kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
-        };
-        let name = name.strip_suffix(suffix).unwrap_or(name);
+        let name = name.strip_suffix(kind.page_suffix()).unwrap_or(name);
         if !is_name(name, |c| c == ':') {
             return Err(Error::InvalidArgument(format!("Invalid metric name: {name}")));
         }

@@ -15,6 +15,9 @@ use super::desc::{Desc, Kind};
 use super::labels::LabelSet;
 use super::sink::Value;
 
+/// The names of an info's labels, and their values.
+type Facts = (Box<[Box<str>]>, LabelSet);
+
 /// A series. Shared by all who hold it; a series that was removed from its family still counts,
 /// unseen.
 #[derive(Debug)]
@@ -22,8 +25,8 @@ pub struct Series {
     desc: Arc<Desc>,
     labels: LabelSet,
     cells: Cells,
-    /// The names and values of an info; none until it is set.
-    info: RwLock<Option<(Box<[Box<str>]>, LabelSet)>>,
+    /// None until it is set.
+    info: RwLock<Option<Facts>>,
 }
 
 impl Series {
@@ -65,7 +68,8 @@ impl Series {
     pub fn observe_n(&self, value: f64, n: u64) {
         let bounds = &self.desc.bounds;
         // Counting beats branching: no misprediction, and the loop is vectorised.
-        let bucket: usize = bounds.iter().map(|bound| usize::from(!(value <= *bound))).sum();
+        let fitting: usize = bounds.iter().map(|bound| usize::from(value <= *bound)).sum();
+        let bucket = bounds.len() - fitting;
         self.cells[bucket].fetch_add(n, Ordering::Relaxed);
         arena::add(&self.cells[bounds.len() + 1], value * n as f64);
     }

@@ -31,11 +31,8 @@ impl Sink for Encoder {
     fn family(&mut self, desc: &Desc) {
         // 0.0.4 knows no suffix rules: there a family has its samples' name, and info is a gauge.
         let plain = self.format == Format::Text004;
-        let (suffix, kind) = match desc.kind {
-            Kind::Counter if plain => ("_total", "counter"),
-            Kind::Info if plain => ("_info", "gauge"),
-            kind => ("", kind.as_str()),
-        };
+        let suffix = if plain { desc.kind.page_suffix() } else { "" };
+        let kind = if plain && desc.kind == Kind::Info { Kind::Gauge } else { desc.kind }.as_str();
         let name = &desc.name;
         let _ = write!(self.out, "# HELP {name}{suffix} ");
         self.help(&desc.help);
@@ -128,7 +125,9 @@ mod tests {
             Family::new(desc.with_bounds(&[0.5, 1.0]).unwrap(), Options::default());
         registry.register(family.clone()).unwrap();
         let series = family.series(&["1"]);
-        [0.5, 0.75, f64::NAN, 7.0].into_iter().for_each(|value| series.observe(value));
+        for value in [0.5, 0.75, f64::NAN, 7.0] {
+            series.observe(value);
+        }
         encode(&registry, format)
     }
 

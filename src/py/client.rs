@@ -17,7 +17,21 @@ use crate::metrics::{
 
 /// `prometheus_client`'s default buckets.
 const DEFAULT_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, f64::INFINITY,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+    f64::INFINITY,
 ];
 
 /// A set of families that are exposed together.
@@ -51,11 +65,7 @@ impl PyRegistry {
     ///     name: The sample's name, suffix included: `jobs_total`, `latency_bucket`.
     ///     labels: Its labels; a bucket's `le` is one of them.
     #[pyo3(signature = (name, labels=None))]
-    fn get_sample_value(
-        &self,
-        name: &str,
-        labels: Option<HashMap<String, String>>,
-    ) -> Option<f64> {
+    fn get_sample_value(&self, name: &str, labels: Option<HashMap<String, String>>) -> Option<f64> {
         let wanted = labels.unwrap_or_default();
         let samples = self.samples().into_iter().flat_map(|family| family.4);
         let matches = |sample: &SampleRow| {
@@ -118,7 +128,11 @@ impl Handle {
         })
     }
 
-    fn labels(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    fn labels(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
         let values = self.values(args, kwargs)?;
         Ok(Self { family: self.family.clone(), series: Some(self.family.series(&values)) })
     }
@@ -435,8 +449,12 @@ struct Samples(Vec<FamilyRow>);
 
 impl Sink for Samples {
     fn family(&mut self, desc: &Desc) {
-        let row =
-            (desc.name.to_string(), desc.help.to_string(), desc.kind.as_str(), desc.unit.to_string());
+        let row = (
+            desc.name.to_string(),
+            desc.help.to_string(),
+            desc.kind.as_str(),
+            desc.unit.to_string(),
+        );
         self.0.push((row.0, row.1, row.2, row.3, Vec::new()));
     }
 

@@ -191,7 +191,7 @@ impl PySamplingParams {
             top_k,
             top_p,
             min_p,
-            seed: seed.map(|seed| seed as u64),
+            seed: seed.map(i64::cast_unsigned),
             stop: match stop {
                 None => Vec::new(),
                 Some(Stop::One(text)) => vec![text],
@@ -231,7 +231,7 @@ impl PySamplingParams {
 
     #[getter]
     fn seed(&self) -> Option<i64> {
-        self.0.seed.map(|seed| seed as i64)
+        self.0.seed.map(|seed| seed.cast_signed())
     }
 
     #[getter]
@@ -408,7 +408,9 @@ impl PyStream {
     fn poll(&self) -> PyResult<(Vec<Piece>, bool)> {
         let (deltas, finish) = self.handle.drain()?;
         let finished = finish.is_some();
-        finish.into_iter().for_each(|finish| self.ended(finish));
+        if let Some(finish) = finish {
+            self.ended(finish);
+        }
         Ok((deltas.into_iter().map(piece).collect(), finished))
     }
 

@@ -1,6 +1,9 @@
 //! The binding: the only place that names pyo3. A method here converts, calls the core, converts
 //! back; a branch about the domain belongs into the core.
 
+// Docstrings are Python's, with its own markup.
+#![allow(clippy::doc_markdown)]
+
 mod boundary;
 mod client;
 mod engine;
@@ -29,6 +32,8 @@ mod _ryot_metrics {
     };
     #[pymodule_export]
     use super::request::PyRequest;
+    #[pymodule_export]
+    use super::request::catalogue;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

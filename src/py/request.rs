@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::globals;
 use crate::error::{Error, ErrorKind};
 use crate::event::Mode;
-use crate::llm::{Request, Start, Status};
+use crate::llm::{CATALOGUE, Request, Row, Shape, Start, Status, VIEWS};
 
 /// An open request; active from its construction until `finish`.
 ///
@@ -26,6 +26,30 @@ pub(super) struct PyRequest {
     batch_size: usize,
 }
 
+type CatalogueRow = (String, &'static str, Vec<&'static str>, Vec<f64>, &'static str, Vec<String>);
+
+/// Every family of the catalogue, views included: name as in the text format, type, labels,
+/// buckets, help, and the names that its samples may have.
+#[pyfunction]
+pub(super) fn catalogue() -> Vec<CatalogueRow> {
+    let stored = CATALOGUE.iter().map(|row| (*row, row.name));
+    let views = VIEWS.iter().map(|view| {
+        let labels = &["model"][..];
+        (Row { name: view.name, help: view.help, labels, ..*view.of.row() }, view.name)
+    });
+    let row = |(row, name): (Row, &str)| {
+        let kind = row.shape.kind();
+        let suffix = kind.page_suffix();
+        let bounds =
+            if let Shape::Histogram(bounds) = row.shape { bounds.to_vec() } else { vec![] };
+        let suffixes = [""].into_iter().chain(kind.suffixes().iter().copied());
+        let samples = suffixes.map(|suffix| format!("{name}{suffix}")).collect();
+        let labels = row.labels.to_vec();
+        (format!("{name}{suffix}"), kind.as_str(), labels, bounds, row.help, samples)
+    };
+    stored.chain(views).map(row).collect()
+}
+
 fn now() -> u64 {
     globals::recorder().clock().now()
 }
@@ -36,12 +60,8 @@ impl PyRequest {
     #[pyo3(signature = (model, endpoint="", mode="standard", batch_size=0))]
     fn new(model: &str, endpoint: &str, mode: &str, batch_size: usize) -> PyResult<Self> {
         let mode = Mode::parse(mode)?;
-        let start = Start {
-            model: model.into(),
-            endpoint: endpoint.into(),
-            mode,
-            ..Start::default()
-        };
+        let start =
+            Start { model: model.into(), endpoint: endpoint.into(), mode, ..Start::default() };
         Ok(Self { request: globals::recorder().begin(start), batch_size })
     }
 
@@ -116,7 +136,8 @@ impl PyRequest {
             let known = Status::ALL.map(Status::as_str).join(", ");
             Error::InvalidArgument(format!("status is {status:?}; it must be one of {known}"))
         })?;
-        let kind = error_type.map(|name| ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError));
+        let kind =
+            error_type.map(|name| ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError));
         self.request.finish(now(), status, kind, self.batch_size);
         Ok(())
     }

@@ -1,0 +1,83 @@
+"""The examples and the README's code run as they are written."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_decorators():
+    """The decorators' example counts one request for each call."""
+    output = run("examples/decorators.py")
+    assert "HELLO" in output
+    assert output.count("} 1.0") == 3
+
+
+def test_context():
+    """The context's example prints its tokens, gaps and queue wait."""
+    lines = run("examples/context.py").splitlines()
+    assert lines[1] == "5 tokens, success"
+    assert [line.split()[1] for line in lines[2:]] == ["4.0", "1.0", "5.0"]
+
+
+def test_batch_engine():
+    """The engine's example answers four prompts and streams one."""
+    output = run("examples/batch_engine.py")
+    assert output.count("(length)") == 4
+    assert "48 tokens" in output
+
+
+@pytest.mark.asyncio
+async def test_fastapi_app():
+    """The service's example streams, and shows the request on its page."""
+    app = runpy.run_path(str(ROOT / "examples" / "fastapi_app.py"))["app"]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/generate", json={"prompt": "to be or"})
+        assert answer.text == "or be to "
+        page = await client.get("/metrics")
+    assert page.status_code == 200
+    line = 'ryot_inference_requests_total{endpoint="/generate",model="reverse",status="success"} 1.0'
+    assert line in page.text
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_readme_blocks(index):
+    """Each block of Python in the README runs."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    run("-c", blocks[index])
+
+
+def test_every_family_in_the_documents_exists():
+    """Each `ryot_*` name in README and examples is on the page's list of families."""
+    import ryot_metrics
+    from ryot_metrics import _ryot_metrics
+
+    known = {name for row in _ryot_metrics.catalogue() for name in row[5]}
+    files = [ROOT / "README.md", *(ROOT / "examples").glob("*.py")]
+    named = {
+        name for path in files for name in re.findall(r"\bryot_[a-z_]+[a-z]\b", path.read_text())
+    }
+    packages = {"ryot_metrics", *vars(ryot_metrics)}
+    assert named - packages - known == set()
+    assert len(named) > 10
