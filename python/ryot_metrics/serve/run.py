@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -48,10 +48,8 @@ def address(listening: socket.socket) -> str:
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM."""
-    try:
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
         _server(app, log_level="info").run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises the signal again after it has shut down
 
 
 @contextmanager
