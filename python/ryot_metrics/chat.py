@@ -48,7 +48,7 @@ def _raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:  # noqa: ANN401 (a template's value)
+def _tojson(value: Any, indent: int | None = None) -> str:
     # Jinja's own filter escapes for HTML, which would put "\u003c" into the prompt.
     return json.dumps(value, ensure_ascii=False, indent=indent)
 

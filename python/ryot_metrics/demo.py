@@ -7,18 +7,15 @@ What the load sees (over HTTP, with the client's clock) stands next to what the 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import statistics
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ryot_metrics import Engine
+from ryot_metrics import Engine, RyotError
 from ryot_metrics._extra import serve_extra
+from ryot_metrics._load import Chat, converse, percentile, plan
 from ryot_metrics._report import INTER_TOKEN, LATENCY, TTFT, Report
 
 with serve_extra("the demo"):
@@ -36,70 +33,6 @@ if TYPE_CHECKING:
 CONCURRENT = 8
 REQUEST_TIMEOUT_SECONDS = 120
 SETTLE_SECONDS = 2
-SHORT = (
-    "Name three rivers in Europe.",
-    "Explain in two sentences what a cache is.",
-    "Write a haiku about the sea.",
-    "What is the capital of Portugal?",
-    "Give me a recipe for pancakes.",
-)
-LONG = "Summarise these notes. " + " ".join(
-    f"Note {number}: the {place} reported {number * 7} visitors, and the weather was {weather}."
-    for number, (place, weather) in enumerate(
-        [("harbour", "calm"), ("museum", "wet"), ("market", "cold"), ("library", "mild")] * 8, 1
-    )
-)
-"""Several hundred tokens, so that its prefill competes with the others' decoding."""
-
-
-@dataclass
-class Chat:
-    """One conversation of the load, and what its client saw."""
-
-    label: str
-    prompt: str
-    max_tokens: int | None = 48
-    cancel_after: int | None = None
-    """Close the connection once this many tokens have come."""
-    state: str = "waiting"
-    sent: float = 0.0
-    token_times: list[float] = field(default_factory=list)
-
-    @property
-    def ttft(self) -> float:
-        """Seconds from sending to the first token; NaN before it came."""
-        return self.token_times[0] - self.sent if self.token_times else math.nan
-
-    @property
-    def gaps(self) -> list[float]:
-        """Seconds from each token to the next."""
-        times = self.token_times
-        return [later - earlier for earlier, later in pairwise(times)]
-
-    @property
-    def latency(self) -> float:
-        """Seconds from sending to the last token, of which there must be one."""
-        return self.token_times[-1] - self.sent
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second after the first one."""
-        gaps = self.gaps
-        return len(gaps) / sum(gaps) if sum(gaps) else math.nan
-
-    def body(self) -> dict[str, object]:
-        """The request; a chat that is to be cancelled must not end by itself."""
-        return {
-            "messages": [{"role": "user", "content": self.prompt}],
-            "max_tokens": self.max_tokens,
-            "ignore_eos": self.cancel_after is not None,
-            "stream": True,
-        }
-
-    def row(self) -> tuple[str, ...]:
-        """Label, state, tokens, TTFT and rate as text."""
-        tokens = str(len(self.token_times))
-        return self.label, self.state, tokens, _ms(self.ttft), _number(self.rate)
 
 
 def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
@@ -111,6 +44,10 @@ def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
         port: Its port; 0 takes a free one.
         requests: How many chats the load has; every eighth is cancelled by its client.
         keep: Go on serving until Ctrl-C.
+
+    Raises:
+        ValueError: `requests` is below 1.
+        RyotError: A chat failed.
     """
     if requests < 1:
         raise ValueError(f"--requests is {requests}; at least 1")
@@ -131,21 +68,8 @@ def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
             console.print("serving until Ctrl-C")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-
-
-def plan(requests: int) -> list[Chat]:
-    """A mix: mostly short prompts; in every eight chats one long, and one that hangs up."""
-    chats = []
-    for index in range(requests):
-        label, short = f"chat {index + 1}", SHORT[index % len(SHORT)]
-        match index % 8:
-            case 3:
-                chats.append(Chat(f"{label} (long prompt)", LONG))
-            case 7:
-                chats.append(Chat(f"{label} (hangs up)", short, max_tokens=None, cancel_after=8))
-            case _:
-                chats.append(Chat(label, short))
-    return chats
+    if failed := sum(chat.state.startswith("failed") for chat in chats):
+        raise RyotError(f"{failed} of {requests} chats failed")
 
 
 def _read_back(client: httpx.Client, requests: int) -> Report:
@@ -180,36 +104,18 @@ async def _chat(
     async with slots:
         chat.state, chat.sent = "running", time.perf_counter()
         try:
-            chat.state = await _converse(client, chat)
+            chat.state = await converse(client, chat)
         except httpx.HTTPError as error:
             chat.state = f"failed: {error or type(error).__name__}"
     if not console.is_terminal:
-        label, state, tokens, ttft, rate = chat.row()
+        label, state, tokens, ttft, rate = _row(chat)
         console.print(f"{label}: {state}, {tokens} tokens, TTFT {ttft} ms, {rate} tokens/s")
-
-
-async def _converse(client: httpx.AsyncClient, chat: Chat) -> str:
-    """Read one stream of events, noting when each token came; gives the final state."""
-    async with client.stream("POST", "/v1/chat/completions", json=chat.body()) as response:
-        if response.is_error:
-            return f"failed: HTTP {response.status_code}"
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                return f"failed: {event['error']['message']}"
-            if event["choices"][0]["finish_reason"] is None:
-                chat.token_times.append(time.perf_counter())
-            if len(chat.token_times) == chat.cancel_after:
-                return "hung up"
-    return "done"
 
 
 def _progress(chats: Sequence[Chat]) -> Table:
     table = _table("chat", "state", "tokens", "TTFT ms", "tokens/s")
     for chat in chats:
-        table.add_row(*chat.row())
+        table.add_row(*_row(chat))
     return table
 
 
@@ -236,11 +142,9 @@ def _show_results(console: Console, report: Report, chats: Sequence[Chat], secon
     console.print(table)
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """A percentile of measured values, interpolated between neighbours; NaN without any."""
-    if len(values) < 2:
-        return values[0] if values else math.nan
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+def _row(chat: Chat) -> tuple[str, ...]:
+    tokens = str(len(chat.token_times))
+    return chat.label, chat.state, tokens, _ms(chat.ttft), _number(chat.rate)
 
 
 def _table(*columns: str) -> Table:

@@ -94,7 +94,7 @@ class ScriptedEngine:
         self._tail = tail
         self._closed = False
 
-    def tokenize(self, text: str, add_special: bool = True) -> list[int]:  # noqa: FBT001, FBT002
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
         """A token a byte, and one for the beginning."""
         return [1] * add_special + list(text.encode())
 

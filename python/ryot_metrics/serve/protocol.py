@@ -77,7 +77,7 @@ class _Request(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unsupported(cls, data: Any) -> Any:  # noqa: ANN401 (the body as parsed)
+    def _refuse_unsupported(cls, data: Any) -> Any:
         for field, harmless in UNSUPPORTED.items():
             value = data.get(field) if isinstance(data, dict) else None
             if value is not None and not any(_same(value, other) for other in harmless):
@@ -121,7 +121,7 @@ class CompletionRequest(_Request):
         if isinstance(prompt, str):
             return [prompt]
         if prompt and isinstance(prompt[0], int):
-            return [cast("list[int]", prompt)]
+            return [prompt]
         return cast("list[str] | list[list[int]]", prompt)
 
     def params(self) -> SamplingParams:
