@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import ScriptedEngine
 
+from fakes import ScriptedEngine
 from ryot_metrics.serve import create_app
 from ryot_metrics.serve.run import bind, in_background
 

@@ -47,14 +47,19 @@ class ScriptedStream:
         if self._texts and not self.cancelled.is_set():
             self.completion_tokens += 1
             return Chunk(self._texts.pop(0))
+        if self._end is None:
+            await self._woken.wait()
         if isinstance(self._end, Exception):
             self.finish_reason = "error"
             raise self._end
-        if self._end is None:
-            await self._woken.wait()
         self.finish_reason = self._end or "cancelled"
         self.tail = self._end_tail
         raise StopAsyncIteration
+
+    def fail(self, error: Exception) -> None:
+        """End a stream that waits."""
+        self._end = error
+        self._woken.set()
 
     def cancel(self) -> None:
         """End the stream, unless it has ended; noticed by whoever waits on `cancelled`."""
@@ -88,6 +93,7 @@ class ScriptedEngine:
         self.model_info = {"chat_template": None, "bos_token": "<s>", "eos_token": "</s>"}
         self.streams: list[ScriptedStream] = []
         self.submitted: list[dict[str, Any]] = []
+        self.accepted = threading.Event()
         self.refusal = refusal
         self._texts = texts
         self._end = end
@@ -119,6 +125,7 @@ class ScriptedEngine:
         limit = (params or SamplingParams()).max_tokens or self.config.ctx_size - len(tokens)
         texts = [f" {index}" for index in range(limit)] if self._texts is None else self._texts
         self.streams.append(ScriptedStream(texts, len(tokens), self._end, self._tail))
+        self.accepted.set()
         return self.streams[-1]
 
     def stats(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Chat templates: the same text as Hugging Face's rendering gives, and no way out of the sandbox."""
+"""Chat templates: the text that Hugging Face's rendering gives, and no way out of the sandbox."""
 
 from __future__ import annotations
 

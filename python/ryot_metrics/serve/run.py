@@ -7,6 +7,7 @@ It listens from then on: a client may connect early and is answered as soon as t
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+PORT_MAX = 65_535
 GRACEFUL_SHUTDOWN_SECONDS = 5
 """How long running answers may go on after the service was told to stop."""
 
@@ -27,13 +29,14 @@ def bind(host: str, port: int) -> socket.socket:
     """Listen on an address; port 0 takes any free one.
 
     Raises:
+        ValueError: There is no such port.
         OSError: The address cannot be used; the message names it.
     """
+    if not 0 <= port <= PORT_MAX:
+        raise ValueError(f"port is {port}; it must be from 0 to {PORT_MAX:,}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OverflowError:
-        raise OSError(f"port {port} is out of range; the highest is 65,535") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"port {port} on {host} is in use; choose another with --port") from error
@@ -47,8 +50,10 @@ def address(listening: socket.socket) -> str:
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
+    """Serve until SIGINT or SIGTERM; either ends it cleanly."""
+    # uvicorn raises the signal again once it has shut down; by then the caller has more to close.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
         _server(app, log_level="info").run(sockets=[listening])
 
 
