@@ -24,7 +24,7 @@ MODEL_HELP = (
 )
 
 ENGINE_OPTIONS = (
-    ("-c", "--ctx-size", "tokens that one sequence's context holds"),
+    ("-c", "--ctx-size", "tokens of context, shared by all sequences"),
     ("-np", "--parallel", "sequences that are decoded at the same time"),
     ("-b", "--batch-size", "tokens in one decoding step, at most"),
     (None, "--prefill-chunk", "tokens of a prompt that enter one step, at most"),

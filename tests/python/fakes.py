@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Chunk(NamedTuple):
-    """One token."""
+    """One token, or the text that came with the end."""
 
     text: str
-    token_id: int = 0
+    token_id: int | None = 0
 
 
 class ScriptedStream:
@@ -32,11 +32,10 @@ class ScriptedStream:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = 0
         self.finish_reason: str | None = None
-        self.tail = ""
         self.cancelled = threading.Event()
         self._texts = list(texts)
         self._end = end
-        self._end_tail = tail
+        self._tail = tail
         self._woken = asyncio.Event()
 
     def __aiter__(self) -> ScriptedStream:
@@ -52,8 +51,10 @@ class ScriptedStream:
         if isinstance(self._end, Exception):
             self.finish_reason = "error"
             raise self._end
+        if self._tail:
+            tail, self._tail = self._tail, ""
+            return Chunk(tail, None)
         self.finish_reason = self._end or "cancelled"
-        self.tail = self._end_tail
         raise StopAsyncIteration
 
     def fail(self, error: Exception) -> None:
@@ -90,7 +91,12 @@ class ScriptedEngine:
     ) -> None:
         self.name = name
         self.config = config or EngineConfig()
-        self.model_info = {"chat_template": None, "bos_token": "<s>", "eos_token": "</s>"}
+        self.model_info = {
+            "chat_template": None,
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "context_train": 2048,
+        }
         self.streams: list[ScriptedStream] = []
         self.submitted: list[dict[str, Any]] = []
         self.accepted = threading.Event()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -84,10 +86,11 @@ def test_percentile() -> None:
     assert math.isnan(percentile([], 50))
 
 
-def test_demo_on_the_toy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_on_the_toy() -> None:
     """Without a terminal the demo prints a line per chat, the table, and where the metrics are."""
-    assert main(["demo", "--backend", "toy", "--port", "0", "--requests", "8"]) == 0
-    out = capsys.readouterr().out
+    program = "import sys; from ryot_metrics.cli import main; sys.exit(main())"
+    line = [sys.executable, "-c", program, *"demo --backend toy --port 0 --requests 8".split()]
+    out = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     lines = out.splitlines()
     assert sum(line.startswith("chat ") for line in lines) == 8
     assert sum(": done, " in line for line in lines) == 7

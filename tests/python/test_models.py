@@ -171,9 +171,7 @@ def test_wheel_without_the_file(cache: Path, index: Path) -> None:
 
 def test_pip_reason_is_told(cache: Path, index: Path) -> None:
     """What pip says at the end is the reason, in one line."""
-    with pytest.raises(
-        OSError, match="No matching distribution found for tiny"
-    ) as error:
+    with pytest.raises(OSError, match="No matching distribution found for tiny") as error:
         resolve("tiny")
     assert "\n" not in str(error.value)
 

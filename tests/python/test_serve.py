@@ -135,10 +135,10 @@ async def test_parameters_reach_the_engine() -> None:
     engine = ScriptedEngine(["a"])
     given = {
         "temperature": 0.5,
-        "top_p": 0.9,
+        "top_p": 0.75,
         "top_k": 4,
-        "min_p": 0.1,
-        "repetition_penalty": 1.1,
+        "min_p": 0.25,
+        "repetition_penalty": 1.5,
         "seed": 3,
         "stop": ["x", "y"],
         "ignore_eos": True,
@@ -337,4 +337,5 @@ async def test_unknown_route(client: httpx.AsyncClient) -> None:
 async def test_models(client: httpx.AsyncClient, engine: Any) -> None:
     """The list has the one model, with the context that a client may fill."""
     (card,) = (await client.get("/v1/models")).json()["data"]
-    assert (card["id"], card["max_model_len"]) == (engine.name, engine.config.ctx_size)
+    longest = min(engine.config.ctx_size, engine.model_info["context_train"])
+    assert (card["id"], card["max_model_len"]) == (engine.name, longest)

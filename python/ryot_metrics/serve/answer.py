@@ -6,6 +6,7 @@ shares the machine's cores. This module knows no routes and no request models.
 
 Invariants:
 - One event per token, also when the token's text is held back (then the event's text is empty).
+  Text that was held back until the end (a chunk without a token) goes with the finish reason.
 - Whatever way an answer ends, its streams are cancelled (a no-op for one that has finished), so a
   client that hangs up leaves no work behind.
 """
@@ -154,7 +155,7 @@ async def _hung_up(receive: Receive) -> None:
 
 async def _whole(stream: Stream) -> tuple[str, str]:
     text = "".join([chunk.text async for chunk in stream])
-    return text + stream.tail, _finish_reason(stream)
+    return text, _finish_reason(stream)
 
 
 def _finish_reason(stream: Stream) -> str:
@@ -173,9 +174,13 @@ async def _interleaved(streams: Sequence[Stream]) -> AsyncIterator[tuple[int, st
 
     async def pump(index: int, stream: Stream) -> None:
         try:
+            tail = ""
             async for chunk in stream:
-                queue.put_nowait((index, chunk.text, "null"))
-            queue.put_nowait((index, stream.tail, json.dumps(_finish_reason(stream))))
+                if chunk.token_id is None:
+                    tail = chunk.text
+                else:
+                    queue.put_nowait((index, chunk.text, "null"))
+            queue.put_nowait((index, tail, json.dumps(_finish_reason(stream))))
         except Exception as error:  # handed to the reader, which raises it
             queue.put_nowait(error)
 

@@ -97,7 +97,8 @@ def _answers(engine: Engine) -> APIRouter:
 
 def _state(engine: Engine) -> APIRouter:
     router = APIRouter()
-    card = ModelCard(id=engine.name, created=int(time.time()), max_model_len=engine.config.ctx_size)
+    longest = min(engine.config.ctx_size, engine.model_info["context_train"])
+    card = ModelCard(id=engine.name, created=int(time.time()), max_model_len=longest)
 
     @router.get("/v1/models")
     async def models() -> ModelList:
