@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from ryot_metrics import EngineConfig, cli
@@ -22,12 +22,11 @@ from ryot_metrics.serve.run import address, bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 COMMAND = [sys.executable, "-c", "import sys; from ryot_metrics.cli import main; sys.exit(main())"]
 
 
-class Stopped(ValueError):
+class StoppedError(ValueError):
     """Raised in place of loading a model."""
 
 
@@ -38,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def engine(model: str, config: EngineConfig, *, name: str | None) -> None:
         asked.update(model=model, config=config, name=name)
-        raise Stopped("enough")
+        raise StoppedError("enough")
 
     monkeypatch.setattr(cli, "Engine", engine)
     return asked
@@ -121,8 +120,8 @@ def test_serve_until_a_signal(stop: signal.Signals) -> None:
         assert process.stdout is not None
         said = process.stdout.readline()
         url = said.split(" at ")[1].split("/v1,")[0]
-        with urllib.request.urlopen(f"{url}/health", timeout=10) as response:
-            assert json.load(response) == {"status": "ok"}
+        health = httpx.get(f"{url}/health", timeout=10, trust_env=False)
+        assert health.json() == {"status": "ok"}
         process.send_signal(stop)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -166,7 +165,7 @@ class Hub(BaseHTTPRequestHandler):
         self.do_HEAD()
         self.wfile.write(self.content)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Keep the test's output clean."""
 
 
@@ -196,7 +195,6 @@ def test_pull_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
         )
 
     path = pull(f"http://127.0.0.1:{port}").stdout.removesuffix("\n")
-    with open(path, "rb") as file:
-        assert file.read() == Hub.content
+    assert Path(path).read_bytes() == Hub.content
     assert path.startswith(str(tmp_path))
     assert pull("http://127.0.0.1:9").stdout.removesuffix("\n") == path

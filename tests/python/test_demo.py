@@ -89,7 +89,7 @@ def test_percentile() -> None:
 def test_demo_on_the_toy() -> None:
     """Without a terminal the demo prints a line per chat, the table, and where the metrics are."""
     program = "import sys; from ryot_metrics.cli import main; sys.exit(main())"
-    line = [sys.executable, "-c", program, *"demo --backend toy --port 0 --requests 8".split()]
+    line = [sys.executable, "-c", program, "demo", "--backend", "toy", "--port", "0"]
     out = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     lines = out.splitlines()
     assert sum(line.startswith("chat ") for line in lines) == 8

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from fakes import ScriptedEngine
-from ryot_metrics import DecodeError, EngineClosedError, QueueFullError
+from ryot_metrics import DecodeError, EngineClosedError, QueueFullError, SamplingParams
 from ryot_metrics.serve import create_app
 
 pytestmark = pytest.mark.asyncio
@@ -148,10 +148,12 @@ async def test_parameters_reach_the_engine() -> None:
     await answer(engine, CHAT, messages=USER, max_tokens=9)
     await answer(engine, CHAT, messages=USER, max_completion_tokens=8, max_tokens=9)
     await answer(engine, CHAT, messages=USER)
-    full, defaults, *chats = [call["params"] for call in engine.submitted]
+    full, plain, *chats = [call["params"] for call in engine.submitted]
     assert {name: getattr(full, name) for name in given} == given
-    assert (full.max_tokens, defaults.max_tokens) == (16, 16)
-    assert (defaults.temperature, defaults.stop, defaults.ignore_eos) == (1.0, None, False)
+    assert {name: getattr(plain, name) for name in given} == {
+        name: getattr(SamplingParams(), name) for name in given
+    }
+    assert (full.max_tokens, plain.max_tokens) == (16, 16)
     assert [params.max_tokens for params in chats] == [9, 8, None]
 
 
