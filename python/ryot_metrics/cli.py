@@ -1,0 +1,136 @@
+"""The command `ryot-metrics`: serve a model, show the demo, fetch a model.
+
+Names and short forms of options are llama-server's. What an engine's limits and defaults are is
+`EngineConfig`'s to say: this module only carries values there, and prints what it refuses as one
+line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from ryot_metrics import Engine, EngineConfig, RyotError, models
+from ryot_metrics._extra import serve_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_MODEL = "smollm2-135m"
+MODEL_HELP = (
+    "a GGUF file, a Hugging Face org/name:file.gguf, or a short name (default: %(default)s)"
+)
+
+ENGINE_OPTIONS = (
+    ("-c", "--ctx-size", "tokens of context, shared by all sequences"),
+    ("-np", "--parallel", "sequences that are decoded at the same time"),
+    ("-b", "--batch-size", "tokens in one decoding step, at most"),
+    (None, "--prefill-chunk", "tokens of a prompt that enter one step, at most"),
+    ("-t", "--threads", "CPU threads; 0 means all cores"),
+    (None, "--max-queue", "requests that may wait; more are answered with 429"),
+    ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0, or 2 after a one-line error.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, ImportError, RyotError) as error:
+        print(f"ryot-metrics: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ryot-metrics", description="Serve language models, with their metrics."
+    )
+    parser.add_argument("--version", action="version", version=version("ryot-metrics"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_demo(commands)
+    pull = commands.add_parser("pull", help="fetch a model into the cache and print its path")
+    pull.add_argument("model", metavar="MODEL", help=f"one of: {', '.join(sorted(models.KNOWN))}")
+    pull.set_defaults(run=_pull)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="serve a model over the OpenAI API")
+    serve.add_argument("-m", "--model", default=DEFAULT_MODEL, help=MODEL_HELP)
+    serve.add_argument("-a", "--alias", help="the model's name in the API (default: the model's)")
+    _add_address(serve)
+    defaults = EngineConfig()
+    for short, long, text in ENGINE_OPTIONS:
+        default = getattr(defaults, long.removeprefix("--").replace("-", "_"))
+        shown = text if default is None else f"{text} (default: {default})"
+        names = [name for name in (short, long) if name]
+        serve.add_argument(*names, type=int, default=default, metavar="N", help=shown)
+    serve.set_defaults(run=_serve)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser("demo", help="start a service, load it, and read its metrics back")
+    demo.add_argument(
+        "--backend",
+        choices=("llama", "toy"),
+        default="llama",
+        help="toy needs no model and no download (default: %(default)s)",
+    )
+    demo.add_argument("-m", "--model", default=DEFAULT_MODEL, help=MODEL_HELP)
+    _add_address(demo)
+    demo.add_argument(
+        "--requests", type=int, default=8, metavar="N", help="chats in all (default: %(default)s)"
+    )
+    demo.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C")
+    demo.set_defaults(run=_demo)
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)"
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from ryot_metrics.serve import create_app
+
+    with serve_extra("the HTTP service"):
+        from ryot_metrics.serve.run import address, bind, serve
+
+    names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
+    config = EngineConfig(**{name: getattr(arguments, name) for name in names})
+    with (
+        bind(arguments.host, arguments.port) as listening,
+        Engine(arguments.model, config, name=arguments.alias) as engine,
+    ):
+        url = address(listening)
+        print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics", flush=True)
+        serve(create_app(engine), listening)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from ryot_metrics import demo
+
+    demo.run(
+        "toy" if arguments.backend == "toy" else arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        requests=arguments.requests,
+        keep=arguments.keep,
+    )
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    print(models.resolve(arguments.model))
