@@ -1,0 +1,236 @@
+//! llama.cpp as a backend. The only file that names `llama_cpp_2`.
+//!
+//! What llama.cpp punishes with an abort or with undefined behaviour is refused here before it
+//! gets there: a batch larger than `n_batch`, an unknown token, a row in several sequences, two
+//! contexts made at once. Must not know: requests, scheduling, sampling.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::{
+    DecodeError, LlamaBackendDeviceType, LlamaContextLoadError, list_llama_ggml_backend_devices,
+};
+use parking_lot::Mutex;
+
+use crate::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Token};
+use crate::error::{Error, Result};
+
+/// "All layers", whatever their number.
+const ALL_LAYERS: u32 = i32::MAX as u32;
+
+/// Making a context changes its model, so two at once are undefined behaviour.
+static MAKING_CONTEXT: Mutex<()> = Mutex::new(());
+
+/// A GGUF model, loaded.
+#[derive(Debug)]
+pub struct Llama {
+    model: LlamaModel,
+    info: ModelInfo,
+}
+
+impl Llama {
+    /// Loads a GGUF file. `gpu_layers`: how many layers to place on a GPU; default: all if this
+    /// build has a GPU backend, else none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ModelNotFound`], or [`Error::ModelLoad`] with the reason.
+    pub fn load(path: &Path, gpu_layers: Option<u32>) -> Result<Self> {
+        check_file(path)?;
+        let layers = gpu_layers.unwrap_or(if gpu().is_some() { ALL_LAYERS } else { 0 });
+        let params = LlamaModelParams::default().with_n_gpu_layers(layers);
+        let refused = |_| Error::ModelLoad {
+            path: path.to_owned(),
+            reason: "llama.cpp refuses it: the file is damaged or cut off, or its architecture \
+                     is not known"
+                .to_owned(),
+        };
+        let model = LlamaModel::load_from_file(backend(), path, &params).map_err(refused)?;
+        let device = gpu().filter(|_| layers > 0).unwrap_or_else(|| "cpu".to_owned());
+        Ok(Self { info: describe(&model, path, device), model })
+    }
+}
+
+impl Model for Llama {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>> {
+        if i32::try_from(text.len()).is_err() {
+            return Err(Error::InvalidArgument(format!(
+                "the prompt has {} bytes; it must have at most {}",
+                text.len(),
+                i32::MAX
+            )));
+        }
+        let vocab = self.model.vocab();
+        let tokens = vocab.tokenize(text.as_bytes(), add_special, parse_special);
+        // A rendered chat template may begin with the token that llama.cpp adds once more.
+        let bos = vocab.bos();
+        let doubled = add_special && vocab.should_add_bos() && tokens.starts_with(&[bos, bos]);
+        Ok(tokens.iter().skip(usize::from(doubled)).map(|token| token.0).collect())
+    }
+
+    fn piece(&self, token: Token) -> Vec<u8> {
+        self.model.vocab().token_to_piece(LlamaToken(token), false, None)
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        self.model.vocab().is_eog(LlamaToken(token))
+    }
+
+    fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()> {
+        let making = MAKING_CONTEXT.lock();
+        let context = self
+            .model
+            .new_context(backend(), context_params(config))
+            .map_err(|LlamaContextLoadError::NullReturn| no_context(config))?;
+        drop(making);
+        body(&mut LlamaDecoder {
+            context,
+            batch: LlamaBatch::new(config.batch_size, 1),
+            config,
+            vocab: self.info.vocab_size,
+        });
+        Ok(())
+    }
+}
+
+struct LlamaDecoder<'model> {
+    context: LlamaContext<'model>,
+    batch: LlamaBatch<'static>,
+    config: &'model DecoderConfig,
+    vocab: usize,
+}
+
+impl LlamaDecoder<'_> {
+    fn fill(&mut self, rows: &[Row]) -> std::result::Result<(), String> {
+        self.batch.clear();
+        for row in rows {
+            let known = usize::try_from(row.token).is_ok_and(|token| token < self.vocab);
+            if !known || row.seq as usize >= self.config.sequences {
+                return Err(format!("{row:?} is outside of vocabulary or sequences"));
+            }
+            // One sequence per row: the batch has room for one, and does not check.
+            let (position, seq) = (row.position as i32, [row.seq as i32]);
+            self.batch
+                .add(LlamaToken(row.token), position, &seq, row.wants_logits)
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+impl Decoder for LlamaDecoder<'_> {
+    fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
+        self.fill(rows).map_err(DecodeFailure::Fatal)?;
+        self.context.decode(&mut self.batch).map_err(|error| match error {
+            DecodeError::NoKvCacheSlot => DecodeFailure::NoSpace,
+            error => DecodeFailure::Fatal(format!("llama.cpp could not decode: {error}")),
+        })?;
+        self.context.synchronize(); // a GPU computes on; the step has ended when it has
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        self.context.get_logits_ith(row as i32)
+    }
+
+    fn forget(&mut self, seq: SeqId) {
+        // Fails for sequence numbers that `fill` has refused, and for parts of recurrent states.
+        let _ = self.context.clear_kv_cache_seq(Some(seq), None, None);
+    }
+}
+
+/// The process's one handle to llama.cpp, silenced. For whoever uses `llama_cpp_2` beside the engine.
+pub fn backend() -> &'static LlamaBackend {
+    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
+    BACKEND.get_or_init(|| {
+        let mut backend = LlamaBackend::init().expect("nothing else initialises it");
+        backend.void_logs();
+        backend
+    })
+}
+
+fn context_params(config: &DecoderConfig) -> LlamaContextParams {
+    LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(config.cells as u32))
+        .with_kv_unified(true)
+        .with_n_seq_max(config.sequences as u32)
+        // Equal, so that a batch is one graph and fails as a whole.
+        .with_n_batch(config.batch_size as u32)
+        .with_n_ubatch(config.batch_size as u32)
+        .with_n_threads(config.threads as i32)
+        .with_n_threads_batch(config.threads as i32)
+}
+
+fn no_context(config: &DecoderConfig) -> Error {
+    Error::OutOfMemory(format!(
+        "llama.cpp could not make a context of {} cells (ctx_size) and {} tokens per step \
+         (batch_size)",
+        config.cells, config.batch_size
+    ))
+}
+
+/// What llama.cpp would only answer with "no".
+fn check_file(path: &Path) -> Result<()> {
+    let refuse = |reason: String| Err(Error::ModelLoad { path: path.to_owned(), reason });
+    if path.is_dir() {
+        return refuse("it is a directory".to_owned());
+    }
+    let mut magic = Vec::new();
+    match File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)) {
+        Ok(_) if magic == b"GGUF" => Ok(()),
+        Ok(_) => refuse("it is not a GGUF file".to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Error::ModelNotFound(path.to_owned()))
+        }
+        Err(error) => refuse(error.to_string()),
+    }
+}
+
+/// The first GPU's backend, such as `cuda`.
+fn gpu() -> Option<String> {
+    backend(); // devices register with it
+    let gpus = [LlamaBackendDeviceType::Gpu, LlamaBackendDeviceType::IntegratedGpu];
+    let devices = list_llama_ggml_backend_devices();
+    let gpu = devices.iter().find(|device| gpus.contains(&device.device_type))?;
+    Some(match gpu.backend.to_lowercase() {
+        name if name == "mtl" => "metal".to_owned(),
+        name => name,
+    })
+}
+
+fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
+    let vocab = model.vocab();
+    let text = |token: LlamaToken| {
+        let known = (0..vocab.n_tokens()).contains(&token.0);
+        let text = vocab.text(token).filter(|_| known)?;
+        Some(text.to_string_lossy().into_owned())
+    };
+    let file = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = model.meta_val_str("general.name").ok().or_else(file);
+    ModelInfo {
+        name: name.unwrap_or_default(),
+        architecture: model.meta_val_str("general.architecture").unwrap_or_default(),
+        context_train: model.n_ctx_train() as usize,
+        vocab_size: vocab.n_tokens() as usize,
+        parameters: model.n_params(),
+        size_bytes: model.size(),
+        device,
+        chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),
+        bos_text: text(vocab.bos()),
+        eos_text: text(vocab.eos()),
+    }
+}

@@ -1,0 +1,163 @@
+//! What the engine needs from a model, and the two that provide it: [`toy`] (scripted, no
+//! download) and `llama` (llama.cpp).
+//!
+//! A context borrows its model, so a [`Decoder`] lives on the stack of the thread that runs it:
+//! [`Model::run`] makes one and lends it. Must not know: requests, scheduling, sampling.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, seconds_between};
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+
+#[cfg(feature = "llama")]
+pub mod llama;
+pub mod toy;
+
+/// A token's number in the vocabulary.
+pub type Token = i32;
+
+/// The number of a sequence within a decoder, from 0 to [`DecoderConfig::sequences`] − 1.
+pub type SeqId = u32;
+
+/// What a model says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The model's name as its file gives it, else the file's own name.
+    pub name: String,
+    /// The family of its architecture, such as `llama`.
+    pub architecture: String,
+    /// Tokens of context that it was trained on; no sequence may be longer.
+    pub context_train: usize,
+    /// Tokens in its vocabulary.
+    pub vocab_size: usize,
+    /// How many parameters it has.
+    pub parameters: u64,
+    /// Bytes that its tensors take.
+    pub size_bytes: u64,
+    /// Where it computes: `cpu`, `cuda`, `metal` or `vulkan`.
+    pub device: String,
+    /// The Jinja template for chats that its file carries.
+    pub chat_template: Option<String>,
+    /// The text of its token for the beginning of a sequence.
+    pub bos_text: Option<String>,
+    /// The text of its token for the end of a sequence.
+    pub eos_text: Option<String>,
+}
+
+/// The size of a decoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecoderConfig {
+    /// KV cells, shared by all sequences; a cell holds one token.
+    pub cells: usize,
+    /// Sequences at once.
+    pub sequences: usize,
+    /// The most rows in one [`Decoder::decode`].
+    pub batch_size: usize,
+    /// Threads that compute.
+    pub threads: usize,
+}
+
+/// One token to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The token.
+    pub token: Token,
+    /// Its place in its sequence, from 0, without gaps.
+    pub position: usize,
+    /// The sequence.
+    pub seq: SeqId,
+    /// Whether the logits after it will be read; only a sequence's last row in a batch may ask.
+    pub wants_logits: bool,
+}
+
+/// Why a batch was not computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeFailure {
+    /// No KV cells are left. Nothing was written: the sequences are as before.
+    NoSpace,
+    /// Anything else. Some rows may have been written: forget the sequences of the batch.
+    Fatal(String),
+}
+
+/// A loaded model. Its methods may be called from any thread.
+pub trait Model: Debug + Send + Sync {
+    /// What it says about itself.
+    fn info(&self) -> &ModelInfo;
+
+    /// Turns text into tokens. `add_special` adds what the model wants at both ends, and never a
+    /// second beginning; `parse_special` reads the names of control tokens as these tokens.
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>>;
+
+    /// The bytes of a token, which may be a part of a character. Control tokens have none.
+    fn piece(&self, token: Token) -> Vec<u8>;
+
+    /// Whether this token ends an answer.
+    fn is_end(&self, token: Token) -> bool;
+
+    /// Makes a decoder on this thread and lends it to `body`, once.
+    fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()>;
+}
+
+/// A model's working memory: computes tokens and remembers them by sequence.
+pub trait Decoder {
+    /// Computes the rows, at most [`DecoderConfig::batch_size`] of them.
+    fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure>;
+
+    /// The logits after a row of the last batch, one per token of the vocabulary.
+    ///
+    /// # Panics
+    ///
+    /// If that row did not ask for them.
+    fn logits(&self, row: usize) -> &[f32];
+
+    /// Frees all cells of a sequence.
+    fn forget(&mut self, seq: SeqId);
+}
+
+/// Loads a model: `toy` is [`toy::Toy`], anything else the path of a GGUF file. `gpu_layers` says
+/// how many layers to place on a GPU; default: all if this build has a GPU backend, else none.
+/// Tells the observer how long it took.
+///
+/// # Errors
+///
+/// [`Error::ModelNotFound`] or [`Error::ModelLoad`]; [`Error::InvalidArgument`] for a path if this
+/// build lacks llama.cpp.
+pub fn load(
+    model: &str,
+    gpu_layers: Option<u32>,
+    observer: &dyn Observer,
+    clock: &dyn Clock,
+) -> Result<Arc<dyn Model>> {
+    static LOADED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let since = clock.now();
+    let loaded: Result<Arc<dyn Model>> = match model {
+        "toy" => Ok(Arc::new(toy::Toy::default())),
+        path => load_file(Path::new(path), gpu_layers),
+    };
+    let new = loaded.is_ok() && LOADED.lock().get_or_insert_default().insert(model.to_owned());
+    observer.observe(&Event::ModelLoaded {
+        seconds: seconds_between(since, clock.now()),
+        error: loaded.as_ref().err().map(Error::kind),
+        again: loaded.is_ok() && !new,
+    });
+    loaded
+}
+
+#[cfg(feature = "llama")]
+fn load_file(path: &Path, gpu_layers: Option<u32>) -> Result<Arc<dyn Model>> {
+    Ok(Arc::new(llama::Llama::load(path, gpu_layers)?))
+}
+
+#[cfg(not(feature = "llama"))]
+fn load_file(path: &Path, _gpu_layers: Option<u32>) -> Result<Arc<dyn Model>> {
+    Err(Error::InvalidArgument(format!(
+        "cannot load {}: this build lacks llama.cpp; its only model is 'toy'",
+        path.display()
+    )))
+}

@@ -1,0 +1,246 @@
+//! A model without a network: readable nonsense, the same on every machine, in no time.
+//!
+//! Each next token is a pure function of *all* tokens before it, so a test can compute what an
+//! answer must be, and one lost, doubled or foreign token changes the rest of it. The decoder is
+//! strict: what llama.cpp would answer with garbage or an abort is a failure here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Token};
+use crate::error::Result;
+
+/// The token that ends an answer; the tokens below it are the 256 bytes.
+pub const END: Token = 256;
+
+const VOCAB: usize = 257;
+const CONSONANTS: &[u8] = b"bdfgklmnprstvz";
+const VOWELS: &[u8] = b"aeiou";
+
+/// The toy model.
+#[derive(Debug)]
+pub struct Toy {
+    /// Time that a step takes, however small; default 2 ms.
+    pub step: Duration,
+    /// Time that each row adds to its step; default 50 µs.
+    pub per_row: Duration,
+    /// Tokens after which an answer ends; default never.
+    pub ends_after: Option<usize>,
+    /// The calls of `decode` that fail, counted from 0. A fatal one has written half its rows.
+    pub faults: BTreeMap<u64, DecodeFailure>,
+    /// What it says about itself.
+    pub info: ModelInfo,
+}
+
+impl Default for Toy {
+    fn default() -> Self {
+        Self {
+            step: Duration::from_millis(2),
+            per_row: Duration::from_micros(50),
+            ends_after: None,
+            faults: BTreeMap::new(),
+            info: ModelInfo {
+                name: "toy".to_owned(),
+                architecture: "toy".to_owned(),
+                context_train: 1 << 20,
+                vocab_size: VOCAB,
+                parameters: 0,
+                size_bytes: 0,
+                device: "cpu".to_owned(),
+                chat_template: None,
+                bos_text: None,
+                eos_text: None,
+            },
+        }
+    }
+}
+
+impl Toy {
+    /// One that takes no time, for tests.
+    pub fn instant() -> Self {
+        Self { step: Duration::ZERO, per_row: Duration::ZERO, ..Self::default() }
+    }
+
+    /// What the model answers greedily to this prompt, computed without any engine.
+    ///
+    /// ```
+    /// use ryot_metrics::backend::toy::Toy;
+    /// let answer = Toy::answer(&[104, 105], 8);
+    /// assert_eq!(answer.len(), 8);
+    /// assert_eq!(answer[1], Toy::answer(&[104, 105, answer[0]], 1)[0]);
+    /// ```
+    pub fn answer(prompt: &[Token], count: usize) -> Vec<Token> {
+        let mut memory = Memory::default();
+        prompt.iter().for_each(|&token| memory.write(token));
+        let mut answer = Vec::with_capacity(count);
+        for _ in 0..count {
+            let token = memory.next();
+            memory.write(token);
+            answer.push(token);
+        }
+        answer
+    }
+}
+
+impl Model for Toy {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn tokenize(&self, text: &str, _add_special: bool, _parse_special: bool) -> Result<Vec<Token>> {
+        Ok(text.bytes().map(Token::from).collect())
+    }
+
+    fn piece(&self, token: Token) -> Vec<u8> {
+        u8::try_from(token).map(|byte| vec![byte]).unwrap_or_default()
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        token == END
+    }
+
+    fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()> {
+        body(&mut ToyDecoder::new(self, config.clone()));
+        Ok(())
+    }
+}
+
+/// What a sequence leaves in memory: a digest of its tokens.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    length: usize,
+    digest: u64,
+    last: Token,
+    asked: usize,
+}
+
+impl Memory {
+    fn write(&mut self, token: Token) {
+        self.length += 1;
+        self.last = token;
+        // splitmix64 over the running digest: order and number of the tokens both matter.
+        let mut mixed = (self.digest ^ token as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.digest = mixed ^ (mixed >> 31);
+    }
+
+    /// Consonant, vowel, consonant, vowel, and now and then a space after a vowel.
+    fn next(&self) -> Token {
+        let pick = |letters: &[u8]| Token::from(letters[self.digest as usize % letters.len()]);
+        match u8::try_from(self.last) {
+            Ok(letter) if CONSONANTS.contains(&letter) => pick(VOWELS),
+            Ok(letter) if VOWELS.contains(&letter) && self.digest >> 62 == 0 => Token::from(b' '),
+            _ => pick(CONSONANTS),
+        }
+    }
+}
+
+/// The toy's decoder.
+#[derive(Debug)]
+pub struct ToyDecoder<'model> {
+    toy: &'model Toy,
+    config: DecoderConfig,
+    memories: HashMap<SeqId, Memory>,
+    /// Logits by row; empty where none were asked for.
+    logits: Vec<Vec<f32>>,
+    calls: u64,
+}
+
+impl<'model> ToyDecoder<'model> {
+    /// A decoder with nothing in it.
+    pub fn new(toy: &'model Toy, config: DecoderConfig) -> Self {
+        Self { toy, config, memories: HashMap::new(), logits: Vec::new(), calls: 0 }
+    }
+
+    /// Cells in use.
+    pub fn used_cells(&self) -> usize {
+        self.memories.values().map(|memory| memory.length).sum()
+    }
+
+    fn write(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
+        self.logits.clear();
+        for (index, row) in rows.iter().enumerate() {
+            self.check(row)?;
+            let memory = self.memories.entry(row.seq).or_default();
+            memory.write(row.token);
+            if row.wants_logits && rows[index + 1..].iter().any(|later| later.seq == row.seq) {
+                return Err(fatal(format!("row {index} asks for logits before its last row")));
+            }
+            memory.asked += usize::from(row.wants_logits);
+            let ended = self.toy.ends_after.is_some_and(|count| memory.asked > count);
+            self.logits.push(if row.wants_logits { logits(memory, ended) } else { Vec::new() });
+        }
+        Ok(())
+    }
+
+    fn check(&self, row: &Row) -> std::result::Result<(), DecodeFailure> {
+        if row.seq as usize >= self.config.sequences {
+            return Err(fatal(format!("sequence {} of {}", row.seq, self.config.sequences)));
+        }
+        if !(0..VOCAB as Token).contains(&row.token) {
+            return Err(fatal(format!("token {} of {VOCAB}", row.token)));
+        }
+        let expected = self.memories.get(&row.seq).map_or(0, |memory| memory.length);
+        if row.position != expected {
+            return Err(fatal(format!(
+                "sequence {} has position {} after {expected} tokens",
+                row.seq, row.position
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Decoder for ToyDecoder<'_> {
+    fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
+        let call = self.calls;
+        self.calls += 1;
+        let time = self.toy.step + self.toy.per_row * rows.len() as u32;
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
+        if rows.is_empty() || rows.len() > self.config.batch_size {
+            return Err(fatal(format!("{} rows of {}", rows.len(), self.config.batch_size)));
+        }
+        if self.used_cells() + rows.len() > self.config.cells {
+            return Err(DecodeFailure::NoSpace);
+        }
+        match self.toy.faults.get(&call) {
+            None => self.write(rows),
+            Some(DecodeFailure::NoSpace) => Err(DecodeFailure::NoSpace),
+            Some(failure) => {
+                self.write(&rows[..rows.len() / 2])?;
+                Err(failure.clone())
+            }
+        }
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        let logits = &self.logits[row];
+        assert!(!logits.is_empty(), "row {row} did not ask for logits");
+        logits
+    }
+
+    fn forget(&mut self, seq: SeqId) {
+        self.memories.remove(&seq);
+    }
+}
+
+fn fatal(text: String) -> DecodeFailure {
+    DecodeFailure::Fatal(text)
+}
+
+/// About four in five for the next token, the rest shared by letters, so that seeds differ.
+fn logits(memory: &Memory, ended: bool) -> Vec<f32> {
+    let mut logits = vec![f32::NEG_INFINITY; VOCAB];
+    if ended {
+        logits[END as usize] = 0.0;
+        return logits;
+    }
+    for (offset, letter) in (b'a'..=b'z').enumerate() {
+        logits[usize::from(letter)] = (memory.digest >> offset & 15) as f32;
+    }
+    logits[memory.next() as usize] = 18.0;
+    logits
+}

@@ -1,0 +1,31 @@
+//! A batching engine: many requests share each step of one model.
+//!
+//! [`Engine::start`] runs a [`Core`] on a thread. Each step reads `commands → schedule → decode →
+//! sample → deliver`: the [`Scheduler`] plans it as a pure value, the backend's decoder computes
+//! it, a [`Sampler`] draws a token per answer, a [`TextStream`] makes text of it, and a mailbox
+//! takes it to the [`RequestHandle`] that waits for it. Facts go to an
+//! [`Observer`](crate::event::Observer).
+//!
+//! Must not know: metrics, Python, llama.cpp.
+
+mod client;
+mod config;
+mod core;
+mod output;
+mod sampler;
+mod sampling;
+mod scheduler;
+mod sequence;
+mod text;
+mod thread;
+
+pub use self::client::{Client, Prompt, RequestHandle, Stats};
+pub use self::config::{EngineConfig, MAX_PARALLEL};
+pub use self::core::{Core, Progress};
+pub use self::output::{Delta, Finish, Next, Wakeup};
+pub use self::sampler::{Candidate, PENALTY_WINDOW, Sampler, Scratch, argmax};
+pub use self::sampling::{MAX_STOP_BYTES, MAX_STOPS, SamplingParams};
+pub use self::scheduler::{Plan, Scheduler, Span};
+pub use self::sequence::{Sequence, answer_room};
+pub use self::text::TextStream;
+pub use self::thread::Engine;
