@@ -71,7 +71,9 @@ impl Toy {
     /// ```
     pub fn answer(prompt: &[Token], count: usize) -> Vec<Token> {
         let mut memory = Memory::default();
-        prompt.iter().for_each(|&token| memory.write(token));
+        for &token in prompt {
+            memory.write(token);
+        }
         let mut answer = Vec::with_capacity(count);
         for _ in 0..count {
             let token = memory.next();

@@ -88,6 +88,7 @@ impl Sampler {
         &scratch.candidates
     }
 
+    #[allow(clippy::float_cmp)] // exactly 1 is off
     fn penalised<'logits>(
         &self,
         logits: &'logits [f32],
@@ -112,11 +113,11 @@ impl Sampler {
         let max = logits[best].min(f32::MAX);
         if self.top_k < logits.len() {
             keep_top_k(logits, self.top_k, out);
-            let total = out.iter().map(|candidate| weight(candidate, max)).sum();
+            let total = out.iter().map(|candidate| weight(*candidate, max)).sum();
             keep_top_p(out, self.top_p, max, total);
         } else if self.top_p < 1.0 {
             // Most often a few hundred tokens hold the whole nucleus.
-            let total = finite(logits).map(|candidate| weight(&candidate, max)).sum();
+            let total = finite(logits).map(|candidate| weight(candidate, max)).sum();
             for k in [256, 8192, logits.len()] {
                 keep_top_k(logits, k, out);
                 if keep_top_p(out, self.top_p, max, total) {
@@ -163,6 +164,7 @@ impl Sampler {
 /// assert_eq!(argmax(&[1.0, f32::NAN, 3.0, 3.0]), Some(2));
 /// assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), None);
 /// ```
+#[allow(clippy::float_cmp)] // the maximum is one of the values
 pub fn argmax(values: &[f32]) -> Option<usize> {
     const BLOCK: usize = 1024;
     let mut best = (f32::NEG_INFINITY, 0);
@@ -212,10 +214,11 @@ fn finite(logits: &[f32]) -> impl Iterator<Item = Candidate> {
 
 /// A candidate's probability, but for the common divisor. Summed in double precision: over a
 /// whole vocabulary, single precision would shift the end of the nucleus.
-fn weight(candidate: &Candidate, max: f32) -> f64 {
+fn weight(candidate: Candidate, max: f32) -> f64 {
     f64::from((candidate.logit - max).exp())
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // what sorting asks for
 fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
 }
@@ -250,7 +253,7 @@ fn keep_top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
 fn keep_top_p(sorted: &mut Vec<Candidate>, p: f32, max: f32, total: f64) -> bool {
     let mut sum = 0.0;
     let reached = sorted.iter().position(|candidate| {
-        sum += weight(candidate, max) / total;
+        sum += weight(*candidate, max) / total;
         sum >= f64::from(p)
     });
     if let Some(last) = reached
@@ -327,6 +330,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)]
     fn argmax_is_the_first_maximum() {
         for (seed, count) in [(1, 1), (2, 15), (3, 1024), (4, 1025), (5, 49_152)] {
             let logits = random_logits(seed, count);

@@ -95,7 +95,7 @@ impl World {
                 text: String::new(),
             }),
             Err(Error::QueueFull { limit: 6, .. }) => {
-                *self.ended.entry("refused").or_default() += 1
+                *self.ended.entry("refused").or_default() += 1;
             }
             Err(error) => panic!("{error}"),
         }

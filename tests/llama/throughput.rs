@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use ryot_metrics::clock::{Clock, MonotonicClock, seconds_between};
 use ryot_metrics::engine::{EngineConfig, Sampler, SamplingParams, Scratch, argmax};
+use ryot_metrics::event::Origin;
 
 use crate::{finish, model, start};
 
@@ -23,7 +24,7 @@ fn streams() {
                     ignore_eos: true,
                     ..SamplingParams::greedy()
                 };
-                engine.submit(prompt.as_str().into(), params, Default::default()).unwrap()
+                engine.submit(prompt.as_str().into(), params, Origin::default()).unwrap()
             })
             .collect();
         let finishes: Vec<_> = requests.iter().map(|request| finish(request).1).collect();
@@ -48,7 +49,7 @@ fn sampling() {
         let micros = seconds_between(since, MonotonicClock.now()) * 1e6 / 200.0;
         println!("{name}: {micros:.0} µs");
     };
-    measure("argmax", &mut || drop(black_box(argmax(black_box(&logits)))));
+    measure("argmax", &mut || _ = black_box(argmax(black_box(&logits))));
     let variants = [
         ("temperature", SamplingParams::default()),
         ("top_k 40", SamplingParams { top_k: 40, ..Default::default() }),
