@@ -1,7 +1,7 @@
-"""What a service's own /metrics page says about the load it has had.
+"""What a service's own metrics say about the load it has had.
 
-Reads the text format as any scraper would and computes quantiles as PromQL does, so the numbers are
-those that a dashboard would show. This module knows neither engine nor HTTP.
+Computes quantiles from buckets as PromQL does, so the numbers are those that a dashboard would
+show. This module knows neither engine nor HTTP.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ryot_metrics.client.parser import text_string_to_metric_families
+from ryot_metrics.client import collect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from ryot_metrics.client import Metric
 
 REQUESTS = "ryot_inference_requests_total"
 TOKENS = "ryot_tokens_generated_total"
@@ -26,7 +28,7 @@ LATENCY = "ryot_inference_latency_seconds"
 
 @dataclass(frozen=True)
 class Report:
-    """The samples of one page, summed over the labels that the demo does not ask about."""
+    """The samples of a registry, summed over the labels that the demo does not ask about."""
 
     requests: dict[str, float]
     """Requests by status; statuses without any are left out."""
@@ -35,14 +37,14 @@ class Report:
     """Cumulative counts by upper bound, per histogram."""
 
     @classmethod
-    def read(cls, page: str) -> Report:
-        """Parse a page in the Prometheus text format."""
+    def read(cls, families: Iterable[Metric] | None = None) -> Report:
+        """Take the families of the default registry, or others."""
         requests: dict[str, float] = defaultdict(float)
         buckets: dict[str, dict[float, float]] = {
             name: defaultdict(float) for name in (TTFT, INTER_TOKEN, LATENCY)
         }
         tokens = 0.0
-        for family in text_string_to_metric_families(page):
+        for family in collect() if families is None else families:
             for sample in family.samples:
                 histogram = sample.name.removesuffix("_bucket")
                 if sample.name == REQUESTS and sample.value > 0:

@@ -1,7 +1,7 @@
 """The demo: a service in this process, a small mixed load over HTTP, and its metrics read back.
 
 What the load sees (over HTTP, with the client's clock) stands next to what the service's own
-`/metrics` page says. This module uses the service only as any client could: by its URL.
+metrics say, those of its `/metrics` page.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
         client.get("/health").raise_for_status()
         console.print(f"{engine.name} is served at {url}")
         seconds = asyncio.run(_drive(url, chats, console))
-        _show_results(console, _read_back(client, requests), chats, seconds)
+        _show_results(console, _read_back(requests), chats, seconds)
         console.print(f"metrics: {url}/metrics")
         if keep:
             console.print("serving until Ctrl-C")
@@ -72,11 +72,11 @@ def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
         raise RyotError(f"{failed} of {requests} chats failed")
 
 
-def _read_back(client: httpx.Client, requests: int) -> Report:
+def _read_back(requests: int) -> Report:
     """The service's own numbers, once it has noticed that the last client hung up."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
-        report = Report.read(client.get("/metrics", headers={"Accept": "text/plain"}).text)
+        report = Report.read()
         if sum(report.requests.values()) >= requests or time.monotonic() > deadline:
             return report
         time.sleep(0.05)

@@ -348,7 +348,11 @@ class Engine:
         return self._native.tokenize(text, add_special)
 
     def stats(self) -> dict[str, int]:
-        """The load: requests `running` and `waiting`, KV cells reserved and used, steps so far."""
+        """The load: requests `running` and `waiting`, KV cells reserved and used, steps so far.
+
+        Raises:
+            EngineClosedError: If the engine was shut down.
+        """
         return self._native.stats()
 
     def shutdown(self) -> None:

@@ -193,10 +193,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`].
+    /// [`Error::EngineClosed`] or [`Error::Forked`].
     pub fn stats(&self) -> Result<Stats> {
         self.link.guard("read the engine's load")?;
         let inbox = self.link.inbox.lock();
+        if inbox.closed {
+            return Err(Error::EngineClosed);
+        }
         let waiting = inbox.live.saturating_sub(inbox.stats.running);
         Ok(Stats { waiting, ..inbox.stats })
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fakes import ScriptedEngine
+from ryot_metrics import Engine
 from ryot_metrics.serve import create_app
 from ryot_metrics.serve.run import bind, in_background
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def engine() -> Iterator[Any]:
     """A working engine without a model."""
-    with ScriptedEngine(name="toy") as engine:
+    with Engine("toy") as engine:
         yield engine
 
 
@@ -32,3 +32,9 @@ def live() -> Iterator[Callable[[Any], str]]:
             return stack.enter_context(in_background(create_app(engine), listening))
 
         yield start
+
+
+@pytest.fixture
+def live_server(live: Callable[[Any], str], engine: Any) -> str:
+    """The URL of a service on the toy model."""
+    return live(engine)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ryot_metrics._load import percentile, plan
 from ryot_metrics._report import INTER_TOKEN, TTFT, Report, histogram_quantile
@@ -64,7 +65,7 @@ ryot_ttft_latency_seconds_bucket{model="a",prompt_size="small",le="+Inf"} 4
 
 def test_report_sums_over_labels() -> None:
     """A page's samples are summed over models and sizes; zero statuses are left out."""
-    report = Report.read(PAGE)
+    report = Report.read(text_string_to_metric_families(PAGE))
     assert report.requests == {"success": 7}
     assert report.completion_tokens == 30
     assert report.quantile(TTFT, 0.5) == pytest.approx(0.1 * 2.5 / 4)

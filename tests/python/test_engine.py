@@ -23,12 +23,6 @@ FOUR = SamplingParams(max_tokens=4, temperature=0)
 ENDLESS = SamplingParams(max_tokens=3000)
 
 
-@pytest.fixture
-def engine():
-    with Engine("toy") as engine:
-        yield engine
-
-
 def test_generate_answers_one_prompt_or_many(engine):
     """A prompt gives a completion, a list gives one for each, in order, text or token ids."""
     one = engine.generate("hello", FOUR)

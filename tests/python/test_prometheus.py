@@ -1,0 +1,119 @@
+"""A real Prometheus scrapes the service, answers PromQL over it, and its linter finds nothing."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+
+import pytest
+
+from ryot_metrics import Engine, InferenceContext, SamplingParams, client, model_info, system_info
+
+CONFIG = """
+global: {{scrape_interval: 200ms}}
+scrape_configs:
+  - job_name: ryot
+    static_configs: [{{targets: ["{target}"]}}]
+"""
+
+
+def binary(name):
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed (Debian's package prometheus)")
+    return path
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def prometheus(tmp_path, live_server):
+    """The address of a Prometheus that scrapes the service five times a second."""
+    config = tmp_path / "prometheus.yml"
+    config.write_text(CONFIG.format(target=live_server.removeprefix("http://")))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        binary("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address={address}",
+        "--log.level=error",
+    ]
+    process = subprocess.Popen(command)
+    yield f"http://{address}"
+    process.terminate()
+    process.wait(timeout=20)
+
+
+def query(prometheus, expression):
+    url = f"{prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return json.load(response)["data"]["result"]
+
+
+def wait_for(prometheus, expression):
+    """The first result of a query that is neither empty nor NaN."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            for result in query(prometheus, expression):
+                value = float(result["value"][1])
+                if value == value:
+                    return value
+        except OSError:
+            pass  # it is still starting
+        time.sleep(0.1)
+    pytest.fail(f"no value for {expression} within a minute")
+
+
+def test_prometheus_answers_quantiles_over_ttft(prometheus, live_server):
+    """`histogram_quantile` over the service's TTFT gives a time, and the target is up."""
+
+    def complete():
+        body = json.dumps({"prompt": "hello", "max_tokens": 3}).encode()
+        url = f"{live_server}/v1/completions"
+        request = urllib.request.Request(url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.status == 200
+
+    complete()
+    assert wait_for(prometheus, 'up{job="ryot"}') == 1
+    assert wait_for(prometheus, "ryot_ttft_latency_seconds_count") >= 1
+    complete()
+    rate = "sum by (le) (rate(ryot_ttft_latency_seconds_bucket[30s]))"
+    complete()
+    assert 0 < wait_for(prometheus, f"histogram_quantile(0.95, {rate})") <= 2.5
+    view = "sum by (model, le) (rate(ryot_inference_ttft_seconds_bucket[30s]))"
+    assert 0 < wait_for(prometheus, f"histogram_quantile(0.95, {view})") <= 2.5
+
+
+def test_promtool_finds_nothing_on_our_families():
+    """`promtool check metrics` accepts a page on which every family has samples."""
+    promtool = binary("promtool")
+    with Engine("toy") as engine:
+        engine.generate("x", SamplingParams(max_tokens=3))
+    with pytest.raises(RuntimeError), InferenceContext():
+        raise RuntimeError
+    with InferenceContext() as context:
+        context.set_ttft(-1)
+    system_info.info({"version": "1.0.0"})
+    model_info.info({"models": "toy"})
+    page = client.generate_latest()
+    from ryot_metrics import _ryot_metrics
+
+    shown = {line.split()[2] for line in page.decode().splitlines() if line.startswith("# TYPE")}
+    assert {row[0] for row in _ryot_metrics.catalogue()} <= shown
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=page, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
