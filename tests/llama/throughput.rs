@@ -14,7 +14,7 @@ use crate::{finish, model, start};
 #[allow(clippy::print_stdout)]
 fn streams() {
     let Some(model) = model() else { return };
-    for parallel in [1, 4, 8, 1, 4, 8] {
+    for parallel in [8, 4, 1] {
         let engine = start(model.clone(), EngineConfig { threads: 2, ..EngineConfig::default() });
         let requests: Vec<_> = (0..parallel)
             .map(|index| {
