@@ -1,9 +1,13 @@
 //! Greedy answers must equal those of a plain llama.cpp loop, token for token, whoever shares the
 //! batch and however prompts are cut.
 //!
-//! Batched and single rows take different kernels, whose rounding a quantised model amplifies; so an
-//! answer may part from the reference where the reference's two best logits are closer than
-//! [`MARGIN`]. What comes after such a place is not compared.
+//! On a CPU, llama.cpp's flash attention takes one of three kernels: tiles for a step of 64 rows or
+//! more, a split over the context for a lone row with more than 256 cells in use, and else one row
+//! after the other. Each rounds in its own way, and a model with 4-bit weights amplifies that. So:
+//! - where loop and engine take the same kernel, and a sequence's cells lie in the order of its
+//!   tokens (no other has ended and left a gap before), nothing may differ but at a tie ([`TIE`]);
+//! - where they do not, an answer may part from the reference where its two best logits are closer
+//!   than [`AMPLIFIED`]. What comes after such a place is not compared.
 
 use std::num::NonZeroU32;
 
@@ -13,20 +17,24 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use ryot_metrics::backend::llama::backend;
-use ryot_metrics::backend::{Model, Token};
-use ryot_metrics::engine::{EngineConfig, Prompt};
+use ryot_metrics::backend::{Model as _, Token};
+use ryot_metrics::engine::{EngineConfig, Prompt, SamplingParams};
+use ryot_metrics::event::Origin;
 
 use crate::{finish, model, model_path, start, submit};
 
-/// llama.cpp alone, without this engine, moves the distance between the two best logits of a small
-/// model with 4-bit weights by up to 0.46 when eight sequences share a batch.
-const MARGIN: f32 = 0.5;
-const ANSWER: usize = 48;
+/// A margin that no kernel can be asked to keep.
+const TIE: f32 = 0.05;
+/// How far llama.cpp alone, without this engine, moves the distance between the two best logits of
+/// this model when eight sequences share its batches and not its kernels: measured up to 0.46.
+const AMPLIFIED: f32 = 0.5;
+/// The most rows of a step that are not computed in tiles.
+const UNTILED: usize = 63;
 
 /// What a plain loop answers.
 struct Reference {
     tokens: Vec<Token>,
-    /// How far the best logit was ahead of the second, for each token and for the end.
+    /// How far the best logit was ahead of the second, for each token.
     margins: Vec<f32>,
 }
 
@@ -42,12 +50,13 @@ fn best_two(logits: &[f32]) -> (Token, f32) {
     (best.0, best.1 - second)
 }
 
-/// The prompt in one batch, then one token at a time, with nobody else in the context.
-fn reference(model: &LlamaModel, prompt: &[Token]) -> Reference {
+/// The prompt in one batch, then one token at a time, with nobody else in the context; past the
+/// model's own end, so that all answers have the same length.
+fn reference(model: &LlamaModel, prompt: &[Token], answer: usize, ubatch: usize) -> Reference {
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(2048))
         .with_n_batch(2048)
-        .with_n_ubatch(2048)
+        .with_n_ubatch(ubatch as u32)
         .with_n_threads(2)
         .with_n_threads_batch(2);
     let mut context = model.new_context(backend(), params).unwrap();
@@ -57,13 +66,10 @@ fn reference(model: &LlamaModel, prompt: &[Token]) -> Reference {
         batch.add(LlamaToken(token), position as i32, &[0], last).unwrap();
     }
     let mut reference = Reference { tokens: Vec::new(), margins: Vec::new() };
-    for position in prompt.len()..prompt.len() + ANSWER {
+    for position in prompt.len()..prompt.len() + answer {
         context.decode(&mut batch).unwrap();
         let (token, margin) = best_two(context.get_logits_ith(batch.n_tokens() - 1));
         reference.margins.push(margin);
-        if model.vocab().is_eog(LlamaToken(token)) {
-            break;
-        }
         reference.tokens.push(token);
         batch.clear();
         batch.add(LlamaToken(token), position as i32, &[0], true).unwrap();
@@ -71,47 +77,34 @@ fn reference(model: &LlamaModel, prompt: &[Token]) -> Reference {
     reference
 }
 
-/// Prompts of very different lengths: the longest takes several chunks of every size tried.
-fn prompts(model: &dyn Model) -> Vec<Vec<Token>> {
-    let story = "The lighthouse keeper counted the ships that passed each night, and wrote down \
-                 their names, their cargo, and the colour of their sails. ";
-    let texts = [
-        "The capital of France is".to_owned(),
-        format!("{}In the end, the keeper", story.repeat(12)),
-        "def fibonacci(n):\n".to_owned(),
-        "Once upon a time there was a small town by the sea where".to_owned(),
-        format!("{}One night", story.repeat(4)),
-        "List three colours: red,".to_owned(),
-        "Q: What is 2 + 2?\nA:".to_owned(),
-        format!("{}The last ship", story.repeat(2)),
-    ];
-    texts.iter().map(|text| model.tokenize(text, true, true).unwrap()).collect()
-}
-
 /// Whether an answer is the reference's, token for token. Panics if it parts where the reference was
 /// sure.
-fn agree(answer: &[Token], reference: &Reference, what: &str) -> bool {
-    let longest = answer.len().max(reference.tokens.len());
-    let parts = (0..longest).find(|&place| answer.get(place) != reference.tokens.get(place));
+fn agree(answer: &[Token], reference: &Reference, allowed: f32, what: &str) -> bool {
+    assert_eq!(answer.len(), reference.tokens.len(), "{what}");
+    let parts = answer.iter().zip(&reference.tokens).position(|(ours, theirs)| ours != theirs);
     let Some(place) = parts else { return true };
     let margin = reference.margins[place];
-    assert!(margin < MARGIN, "{what}: token {place} differs where the margin is {margin}");
+    assert!(margin < allowed, "{what}: token {place} differs where the margin is {margin}");
     false
 }
 
-/// 1, 4 and 8 sequences, chunks of 7, 64 and 256 tokens.
-#[test]
+/// Answers all prompts with `parallel` sequences and such chunks; says how many are exact.
 #[allow(clippy::print_stdout)]
-fn batched_answers_equal_the_plain_loop() {
-    let (Some(path), Some(model)) = (model_path(), model()) else { return };
+fn compare(
+    prompts: &[&str],
+    answer: usize,
+    allowed: f32,
+    ubatch: usize,
+    setups: &[(usize, usize)],
+) -> Option<(usize, usize)> {
+    let (path, model) = (model_path()?, model()?);
     let plain = LlamaModel::load_from_file(backend(), path, &LlamaModelParams::default()).unwrap();
-    let prompts = prompts(&*model);
+    let tokens: Vec<Vec<Token>> =
+        prompts.iter().map(|text| model.tokenize(text, true, true).unwrap()).collect();
     let references: Vec<Reference> =
-        prompts.iter().map(|prompt| reference(&plain, prompt)).collect();
-    let (mut exact, mut all) = (0, 0);
-    for (parallel, chunk) in
-        [(1, 7), (1, 64), (1, 512), (4, 7), (4, 256), (8, 7), (8, 64), (8, 256)]
-    {
+        tokens.iter().map(|prompt| reference(&plain, prompt, answer, ubatch)).collect();
+    let mut exact = 0;
+    for &(parallel, chunk) in setups {
         let config = EngineConfig {
             ctx_size: 4096,
             parallel,
@@ -120,21 +113,74 @@ fn batched_answers_equal_the_plain_loop() {
             ..EngineConfig::default()
         };
         let engine = start(model.clone(), config);
-        let requests: Vec<_> = prompts
-            .iter()
-            .map(|prompt| submit(&engine, Prompt::Tokens(prompt.clone()), ANSWER))
-            .collect();
+        let params = SamplingParams {
+            max_tokens: Some(answer),
+            ignore_eos: true,
+            ..SamplingParams::greedy()
+        };
+        let submit = |prompt: &Vec<Token>| {
+            let prompt = Prompt::Tokens(prompt.clone());
+            engine.submit(prompt, params.clone(), Origin::default()).unwrap()
+        };
+        let requests: Vec<_> = tokens.iter().map(submit).collect();
         let mut equal = 0;
         for (index, (request, reference)) in requests.iter().zip(&references).enumerate() {
             let answer: Vec<Token> = finish(request).0.iter().map(|delta| delta.token).collect();
             let what = format!("prompt {index}, {parallel} sequences, chunks of {chunk}");
-            equal += usize::from(agree(&answer, reference, &what));
+            equal += usize::from(agree(&answer, reference, allowed, &what));
         }
         println!("{parallel} sequences, chunks of {chunk}: {equal} of {} equal", prompts.len());
         exact += equal;
-        all += prompts.len();
     }
-    println!("{exact} of {all} answers are the reference's, token for token");
+    Some((exact, setups.len() * prompts.len()))
+}
+
+const SHORT: [&str; 8] = [
+    "The capital of France is",
+    "Once upon a time there was a small town by the sea where",
+    "def fibonacci(n):",
+    "List three colours: red,",
+    "Q: What is 2 + 2?\nA:",
+    "The first man on the moon",
+    "Water boils at",
+    "My favourite book is",
+];
+
+/// Where the kernels are the same: 1, 4 and 8 sequences, any chunk, at most 256 cells in use.
+#[test]
+#[allow(clippy::print_stdout)]
+fn batched_answers_equal_the_plain_loop() {
+    let mut sums = (0, 0);
+    for (parallel, answer) in [(1, 96), (4, 48), (8, 20)] {
+        let setups = [7, 16, 32, UNTILED].map(|chunk| (parallel, chunk));
+        let prompts = if parallel == 4 { &SHORT[..4] } else { &SHORT[..] };
+        let Some((exact, all)) = compare(prompts, answer, TIE, UNTILED, &setups) else { return };
+        sums = (sums.0 + exact, sums.1 + all);
+    }
+    println!("same kernels: {} of {} answers are the reference's, token for token", sums.0, sums.1);
+    assert!(sums.0 * 100 >= sums.1 * 95, "{sums:?}");
+}
+
+/// Where they are not: prompts of several chunks, tiles, and lone rows over long contexts.
+#[test]
+#[allow(clippy::print_stdout)]
+fn batched_answers_part_from_the_plain_loop_only_near_ties() {
+    let story = "The lighthouse keeper counted the ships that passed each night, and wrote down \
+                 their names, their cargo, and the colour of their sails. ";
+    let texts = [
+        SHORT[0].to_owned(),
+        format!("{}In the end, the keeper", story.repeat(12)),
+        SHORT[2].to_owned(),
+        SHORT[1].to_owned(),
+        format!("{}One night", story.repeat(4)),
+        SHORT[3].to_owned(),
+        SHORT[4].to_owned(),
+        format!("{}The last ship", story.repeat(2)),
+    ];
+    let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let setups = [(1, 7), (1, 64), (1, 512), (4, 7), (4, 256), (8, 7), (8, 64), (8, 256)];
+    let Some((exact, all)) = compare(&prompts, 48, AMPLIFIED, 2048, &setups) else { return };
+    println!("other kernels: {exact} of {all} answers are the reference's, token for token");
     assert!(exact * 10 >= all * 6, "{exact} of {all}");
 }
 
