@@ -12,7 +12,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ryot_metrics import Engine, EngineConfig, RyotError, models
+from ryot_metrics import Engine, EngineConfig, RyotError, catalogue, models
 from ryot_metrics._extra import serve_extra
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     pull = commands.add_parser("pull", help="fetch a model into the cache and print its path")
     pull.add_argument("model", metavar="MODEL", help=f"one of: {', '.join(sorted(models.KNOWN))}")
     pull.set_defaults(run=_pull)
+    table = commands.add_parser("catalogue", help="print the table of metric families")
+    table.set_defaults(run=lambda _: print(catalogue.markdown(), end=""))
     return parser
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, overload
+from typing import ClassVar, NamedTuple, cast, overload
 
 from ryot_metrics._ryot_metrics import (
     EngineConfig,
@@ -170,7 +170,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
 class _Waker:
     """Wakes the streams of one event loop, once per step of the engine."""
 
-    _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = (
+    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]] = (
         weakref.WeakKeyDictionary()
     )
 
@@ -282,15 +282,17 @@ class Engine:
             DecodeError: If a single prompt failed on the way.
         """
         if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-            stream = self.stream(prompt, params, endpoint=endpoint, mode="standard")  # type: ignore[arg-type]
-            return _collect(stream, raises=True)
+            one = cast("str | list[int]", prompt)
+            return _collect(
+                self.stream(one, params, endpoint=endpoint, mode="standard"), raises=True
+            )
         if not prompt:
             raise ValueError("the list of prompts has 0 entries; at least 1 is needed")
         # Half of the queue is left to others, so that a long list can be given whole.
         most = self.config.parallel + self.config.max_queue // 2
         open_streams: deque[Stream] = deque()
         completions: list[Completion] = []
-        for one in prompt:
+        for one in cast("list[str] | list[list[int]]", prompt):
             if len(open_streams) >= most:
                 completions.append(_collect(open_streams.popleft(), raises=False))
             open_streams.append(self.stream(one, params, endpoint=endpoint, mode="batch"))

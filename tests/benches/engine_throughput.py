@@ -132,9 +132,13 @@ def main() -> None:
         pipes[peer.__name__].recv()
 
     rates: dict[tuple[str, int], list[float]] = {}
-    rounds = [(number, streams) for number in range(arguments.rounds) for streams in arguments.streams]
+    rounds = [
+        (number, streams) for number in range(arguments.rounds) for streams in arguments.streams
+    ]
     console = Console(stderr=True)
-    for number, streams in track(rounds, "measuring", console=console, disable=not sys.stderr.isatty()):
+    for number, streams in track(
+        rounds, "measuring", console=console, disable=not sys.stderr.isatty()
+    ):
         for name in sorted(pipes, reverse=number % 2 == 1):
             pipes[name].send(streams)
             rates.setdefault((name, streams), []).append(pipes[name].recv())

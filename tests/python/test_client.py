@@ -22,7 +22,7 @@ def fill(module):
         "requests_total", 'Help "quoted" \\ and\nbroken.', ["path", "code"], registry=registry
     )
     counter.labels("/a", 200).inc()
-    counter.labels(code="5\"0\\0\n", path="/ü").inc(2.5)
+    counter.labels(code='5"0\\0\n', path="/ü").inc(2.5)
     gauge = module.Gauge(
         "depth", "Depth.", ["n"], namespace="app", subsystem="queue", registry=registry
     )

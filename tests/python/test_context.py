@@ -4,8 +4,8 @@ import asyncio
 import logging
 
 import pytest
-from page import changes
 
+from page import changes
 from ryot_metrics import InferenceContext
 
 TOKENS = "ryot_tokens_generated_total"
@@ -114,7 +114,6 @@ def test_both_import_paths_give_the_same_objects():
     """`ryot.monitoring.metrics` is `ryot_metrics`, and leaves the namespace `ryot` open."""
     import ryot
     import ryot.monitoring.metrics as seeds
-
     import ryot_metrics
 
     assert getattr(ryot, "__file__", None) is None

@@ -6,8 +6,8 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
-from page import changes
 
+from page import changes
 from ryot_metrics import Engine, InferenceContext, SamplingParams
 from ryot_metrics import track_inference_request as track
 from ryot_metrics import track_token_generation as track_tokens

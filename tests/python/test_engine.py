@@ -8,8 +8,8 @@ import sys
 import threading
 
 import pytest
-from page import changes
 
+from page import changes
 from ryot_metrics import (
     Chunk,
     Engine,

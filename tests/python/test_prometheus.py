@@ -11,7 +11,15 @@ import urllib.request
 
 import pytest
 
-from ryot_metrics import Engine, InferenceContext, SamplingParams, client, model_info, system_info
+from ryot_metrics import (
+    Engine,
+    InferenceContext,
+    SamplingParams,
+    catalogue,
+    client,
+    model_info,
+    system_info,
+)
 
 CONFIG = """
 global: {{scrape_interval: 200ms}}
@@ -109,10 +117,8 @@ def test_promtool_finds_nothing_on_our_families():
     system_info.info({"version": "1.0.0"})
     model_info.info({"models": "toy"})
     page = client.generate_latest()
-    from ryot_metrics import _ryot_metrics
-
     shown = {line.split()[2] for line in page.decode().splitlines() if line.startswith("# TYPE")}
-    assert {row[0] for row in _ryot_metrics.catalogue()} <= shown
+    assert {family.name for family in catalogue.families()} <= shown
     done = subprocess.run(
         [promtool, "check", "metrics"], input=page, capture_output=True, check=False
     )

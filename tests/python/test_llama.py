@@ -1,0 +1,185 @@
+"""The engine on a real language model, and on a small GGUF file of random weights."""
+
+import asyncio
+import json
+import statistics
+import threading
+import time
+
+import gguf
+import numpy as np
+import openai
+import pytest
+
+from ryot_metrics import Engine, EngineConfig, SamplingParams
+from ryot_metrics.models import resolve
+
+
+@pytest.fixture(scope="module")
+def smollm():
+    with Engine(resolve("smollm2-135m"), name="smollm2-135m") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory):
+    """A llama of two layers with random weights and a vocabulary of single bytes."""
+    path = tmp_path_factory.mktemp("models") / "random.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    width, feed_forward, heads, layers = 64, 128, 4, 2
+    tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256))]
+    kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
+    writer.add_context_length(256)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(feed_forward)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_token_types([*kinds, *[gguf.TokenType.BYTE] * 256])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    rng = np.random.default_rng(0)
+
+    def tensor(name, *shape):
+        writer.add_tensor(name, rng.normal(0, 0.2, shape).astype(np.float32))
+
+    tensor("token_embd.weight", len(tokens), width)
+    tensor("output_norm.weight", width)
+    tensor("output.weight", len(tokens), width)
+    for layer in range(layers):
+        for name in ("attn_norm", "ffn_norm"):
+            tensor(f"blk.{layer}.{name}.weight", width)
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            tensor(f"blk.{layer}.{name}.weight", width, width)
+        for name in ("ffn_gate", "ffn_up"):
+            tensor(f"blk.{layer}.{name}.weight", feed_forward, width)
+        tensor(f"blk.{layer}.ffn_down.weight", width, feed_forward)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_random_bytes_stream_out_as_valid_text(random_model):
+    """Tokens that are single random bytes make valid UTF-8, and nothing is lost."""
+    with Engine(random_model) as engine:
+        assert engine.name == "random"
+        assert engine.model_info["architecture"] == "llama"
+        for seed in range(5):
+            params = SamplingParams(max_tokens=200, temperature=3.0, seed=seed, ignore_eos=True)
+            chunks = list(engine.stream("x", params))
+            ids = [chunk.token_id for chunk in chunks if chunk.token_id is not None]
+            raw = bytes(token - 3 for token in ids if token >= 3)
+            assert "".join(map(str, chunks)) == raw.decode(errors="replace")
+            assert len(ids) == 200
+
+
+def test_the_model_s_own_context_is_a_limit(random_model):
+    """A prompt longer than the model was trained for is refused; the answer ends at the limit."""
+    with Engine(random_model, EngineConfig(ctx_size=4096)) as engine:
+        with pytest.raises(ValueError, match=r"300 tokens; .* leaves room for 255"):
+            engine.generate([5] * 300)
+        answer = engine.generate([5] * 200, SamplingParams(max_tokens=900, ignore_eos=True))
+    assert (answer.token_count, answer.finish_reason) == (56, "length")
+
+
+def test_a_truncated_file_is_a_clear_error(random_model, tmp_path):
+    """Half of a real model file is refused with its path, and the process goes on."""
+    half = tmp_path / "half.gguf"
+    half.write_bytes(random_model.read_bytes()[:50_000])
+    with pytest.raises(ValueError, match=r"cannot load the model .*half\.gguf"):
+        Engine(half)
+
+
+def test_an_answer_depends_on_the_first_line_of_a_long_prompt(smollm):
+    """A prompt of many chunks is answered from all of its tokens."""
+    config = EngineConfig(batch_size=32, prefill_chunk=32, parallel=2)
+    filler = " The weather was mild, the streets were quiet and the shops were closed." * 8
+    with Engine(resolve("smollm2-135m"), config) as engine:
+        for name in ("Peter", "Alice"):
+            prompt = f"My name is {name}.{filler} Hello! My name is"
+            assert len(engine.tokenize(prompt)) > 4 * 32
+            answer = engine.generate(prompt, SamplingParams(max_tokens=2, temperature=0))
+            assert name in answer.text
+
+
+def test_a_stop_string_ends_the_answer(smollm):
+    """The text stops before the stop string, also where it spans tokens."""
+    params = SamplingParams(max_tokens=64, temperature=0)
+    whole = smollm.generate("The capital of France is", params)
+    stop = whole.text[10:18]
+    params = SamplingParams(max_tokens=64, temperature=0, stop=[stop])
+    stopped = smollm.generate("The capital of France is", params)
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == whole.text[: whole.text.index(stop)]
+
+
+def test_python_keeps_its_beat_while_eight_streams_decode(smollm):
+    """A thread that ticks at 1 kHz is late by at most 5 ms, 99 times of 100."""
+    late = []
+    stop = threading.Event()
+
+    def tick():
+        next_tick = time.perf_counter()
+        while not stop.is_set():
+            next_tick += 0.001
+            if (rest := next_tick - time.perf_counter()) > 0:
+                time.sleep(rest)
+            late.append(time.perf_counter() - next_tick)
+            next_tick = max(next_tick, time.perf_counter() - 0.001)
+
+    async def follow(index):
+        params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+        return [chunk async for chunk in smollm.stream(f"Story {index}:", params)]
+
+    async def main():
+        return await asyncio.gather(*(follow(index) for index in range(8)))
+
+    # The GIL, if the engine held it, would be held for whole steps: tens of milliseconds. The
+    # machine may be busy, so the best of three rounds counts.
+    percentiles = []
+    for _ in range(3):
+        late.clear()
+        stop.clear()
+        thread = threading.Thread(target=tick)
+        thread.start()
+        answers = asyncio.run(main())
+        stop.set()
+        thread.join()
+        assert [len(answer) for answer in answers] == [40] * 8
+        assert len(late) > 200
+        percentiles.append(statistics.quantiles(late, n=100)[98])
+    assert min(percentiles) <= 0.005, percentiles
+
+
+def test_a_chat_over_http_uses_the_model_s_template(smollm, live):
+    """The unchanged `openai` client chats with the model, streaming or not, and usage adds up."""
+    with openai.OpenAI(base_url=f"{live(smollm)}/v1", api_key="none", max_retries=0) as client:
+        question = {"role": "user", "content": "What is the capital of France? Answer in one word."}
+        arguments = {"model": "smollm2-135m", "messages": [question], "temperature": 0}
+        whole = client.chat.completions.create(**arguments, max_tokens=24)
+        assert "Paris" in whole.choices[0].message.content
+        template = (
+            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+            f"Face<|im_end|>\n<|im_start|>user\n{question['content']}<|im_end|>\n"
+            "<|im_start|>assistant\n"
+        )
+        assert whole.usage.prompt_tokens == len(smollm.tokenize(template, add_special=False))
+        stream = client.chat.completions.create(
+            **arguments, max_tokens=24, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    tokens = [chunk for chunk in chunks if chunk.choices and not chunk.choices[0].finish_reason]
+    assert len(tokens) == whole.usage.completion_tokens
+    json.dumps([chunk.model_dump() for chunk in chunks])
