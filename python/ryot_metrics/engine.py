@@ -282,10 +282,8 @@ class Engine:
             DecodeError: If a single prompt failed on the way.
         """
         if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-            one = cast("str | list[int]", prompt)
-            return _collect(
-                self.stream(one, params, endpoint=endpoint, mode="standard"), raises=True
-            )
+            stream = self.stream(prompt, params, endpoint=endpoint, mode="standard")
+            return _collect(stream, raises=True)
         if not prompt:
             raise ValueError("the list of prompts has 0 entries; at least 1 is needed")
         # Half of the queue is left to others, so that a long list can be given whole.
