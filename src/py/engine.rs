@@ -231,7 +231,7 @@ impl PySamplingParams {
 
     #[getter]
     fn seed(&self) -> Option<i64> {
-        self.0.seed.map(|seed| seed.cast_signed())
+        self.0.seed.map(u64::cast_signed)
     }
 
     #[getter]
