@@ -75,12 +75,24 @@ def environment() -> dict[str, str]:
     env["PATH"] = os.pathsep.join([str(ninja), str(cmake), env["PATH"]])
     env.setdefault("CMAKE_GENERATOR", "Ninja")
     env.setdefault("LIBCLANG_PATH", str(libclang))
-    if shutil.which("gcc"):  # the libclang wheel has no stddef.h of its own
-        include = subprocess.run(
-            ["gcc", "-print-file-name=include"], check=True, capture_output=True, text=True
-        ).stdout.strip()
+    if include := _gcc_file("include"):  # the libclang wheel has no stddef.h of its own
         env.setdefault("BINDGEN_EXTRA_CLANG_ARGS", f"-I{include}")
     return env
+
+
+def _gcc_file(name: str) -> Path | None:
+    """Where gcc has a file of its own, if there is a gcc."""
+    if shutil.which("gcc") is None:
+        return None
+    command = ["gcc", f"-print-file-name={name}"]
+    path = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    return path.resolve() if path.is_absolute() else None
+
+
+def _carry_openmp() -> None:
+    """Puts gcc's OpenMP runtime beside the extension module, for machines that have no gcc."""
+    if library := _gcc_file("libgomp.so.1"):
+        shutil.copy2(library, ROOT / "python" / "ryot_metrics" / "libgomp.so.1")
 
 
 def __getattr__(hook: str) -> Any:
@@ -88,6 +100,8 @@ def __getattr__(hook: str) -> Any:
     import maturin
 
     os.environ.update(environment())
+    if hook == "build_wheel":
+        _carry_openmp()
     return getattr(maturin, hook)
 
 

@@ -10,6 +10,10 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from ryot_metrics import (
     Engine,
@@ -105,9 +109,9 @@ def test_prometheus_answers_quantiles_over_ttft(prometheus, live_server):
     assert 0 < wait_for(prometheus, f"histogram_quantile(0.95, {view})") <= 2.5
 
 
-def test_promtool_finds_nothing_on_our_families():
-    """`promtool check metrics` accepts a page on which every family has samples."""
-    promtool = binary("promtool")
+@pytest.fixture
+def full_registry():
+    """The default registry, with samples in every family."""
     with Engine("toy") as engine:
         engine.generate("x", SamplingParams(max_tokens=3))
     with pytest.raises(RuntimeError), InferenceContext():
@@ -116,10 +120,30 @@ def test_promtool_finds_nothing_on_our_families():
         context.set_ttft(-1)
     system_info.info({"version": "1.0.0"})
     model_info.info({"models": "toy"})
-    page = client.generate_latest()
+    return client.REGISTRY
+
+
+def test_promtool_finds_nothing_on_our_families(full_registry):
+    """`promtool check metrics` accepts a page on which every family has samples."""
+    promtool = binary("promtool")
+    page = client.generate_latest(full_registry)
     shown = {line.split()[2] for line in page.decode().splitlines() if line.startswith("# TYPE")}
     assert {family.name for family in catalogue.families()} <= shown
     done = subprocess.run(
         [promtool, "check", "metrics"], input=page, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_strict_parsers_read_our_families(full_registry):
+    """`prometheus_client`'s parsers find every family on both pages, with its type and help."""
+    plain = parse_text(client.generate_latest(full_registry).decode())
+    types = {"info": "gauge"}
+    found = {(family.name, family.type, family.documentation) for family in plain}
+    strict = parse_openmetrics(client.generate_openmetrics(full_registry).decode())
+    found_strict = {(family.name, family.type, family.documentation) for family in strict}
+    for family in catalogue.families():
+        base = family.name.removesuffix("_total")
+        assert (base, types.get(family.type, family.type), family.help) in found
+        base = base.removesuffix("_info") if family.type == "info" else base
+        assert (base, family.type, family.help) in found_strict
