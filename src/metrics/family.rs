@@ -94,7 +94,7 @@ impl Family {
     }
 
     fn insert<V: AsRef<str>>(&self, map: &mut SeriesMap, values: &[V]) -> Arc<Series> {
-        let key = OwnedKey(values.iter().map(|value| value.as_ref().into()).collect());
+        let key = OwnedKey::new(values);
         let make = || {
             let omit_empty = self.options.omit_empty_labels;
             let labels = LabelSet::new(&self.desc.label_names, values, omit_empty);

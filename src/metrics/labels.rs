@@ -83,10 +83,18 @@ fn escape(value: &str, out: &mut String) {
 
 /// A key of a map by label values.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct OwnedKey(pub(super) Box<[Box<str>]>);
+pub struct OwnedKey(Box<[Box<str>]>);
+
+impl OwnedKey {
+    /// Copies the values.
+    pub fn new<V: AsRef<str>>(values: &[V]) -> Self {
+        Self(values.iter().map(|value| value.as_ref().into()).collect())
+    }
+}
 
 /// The same, borrowed from whatever the caller has.
-pub(super) struct Key<'a, V>(pub(super) &'a [V]);
+#[derive(Debug)]
+pub struct Key<'a, V>(pub &'a [V]);
 
 impl Hash for OwnedKey {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -28,7 +28,7 @@ mod text;
 
 pub use desc::{Desc, Kind};
 pub use family::{Family, Options, SERIES_LIMIT};
-pub use labels::LabelSet;
+pub use labels::{Key, LabelSet, OwnedKey};
 pub use negotiate::Format;
 pub use number::format_number;
 pub use registry::Registry;

@@ -1,18 +1,23 @@
 //! The general client in Python: registries and metrics, named and called as in
 //! `prometheus_client`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+use parking_lot::RwLock;
+use pyo3::PyClass;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use smallvec::SmallVec;
 
 use super::boundary::detached;
 use super::globals;
 use crate::metrics::{
-    self, Desc, Family, Format, Kind, LabelSet, Options, Registry, Series, Sink, Value,
-    format_number,
+    self, Desc, Family, Format, Key, Kind, LabelSet, Options, OwnedKey, Registry, Series, Sink,
+    Value, format_number,
 };
 
 /// `prometheus_client`'s default buckets.
@@ -127,62 +132,91 @@ impl Handle {
             PyValueError::new_err(format!("{kind} metric is missing label values"))
         })
     }
+}
 
-    fn labels(
+/// Children by label values, and the label names as Python has them: what makes `labels` cheap.
+/// A child is one object for the life of its series, as in `prometheus_client`.
+#[derive(Debug)]
+struct Children<C> {
+    names: Vec<Py<PyString>>,
+    children: RwLock<IndexMap<OwnedKey, Py<C>, ahash::RandomState>>,
+}
+
+impl<C: PyClass> Children<C> {
+    fn new(py: Python<'_>, desc: &Desc) -> Self {
+        let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
+        Self { names: names.collect(), children: RwLock::default() }
+    }
+
+    /// The child with these values; made by `make` if it is new.
+    fn get<V: AsRef<str>>(
         &self,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Self> {
-        let values = self.values(args, kwargs)?;
-        Ok(Self { family: self.family.clone(), series: Some(self.family.series(&values)) })
-    }
-
-    fn values(
-        &self,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Vec<String>> {
-        let names = &self.family.desc().label_names;
-        if names.is_empty() {
-            let name = &self.family.desc().name;
-            return Err(PyValueError::new_err(format!(
-                "No label names were set when constructing {name}"
-            )));
+        py: Python<'_>,
+        values: &[V],
+        make: impl FnOnce() -> PyResult<Py<C>>,
+    ) -> PyResult<Py<C>> {
+        if let Some(child) = self.children.read().get(&Key(values)) {
+            return Ok(child.clone_ref(py));
         }
-        let text = |value: Bound<'_, PyAny>| value.str()?.extract::<String>();
-        match kwargs.filter(|kwargs| !kwargs.is_empty()) {
-            Some(_) if !args.is_empty() => {
-                Err(PyValueError::new_err("Can't pass both *args and **kwargs"))
-            }
-            Some(kwargs) if kwargs.len() != names.len() => {
-                Err(PyValueError::new_err("Incorrect label names"))
-            }
-            Some(kwargs) => names
-                .iter()
-                .map(|name| match kwargs.get_item(&**name)? {
-                    Some(value) => text(value),
-                    None => Err(PyValueError::new_err("Incorrect label names")),
-                })
-                .collect(),
-            None if args.len() != names.len() => {
-                Err(PyValueError::new_err("Incorrect label count"))
-            }
-            None => args.iter().map(text).collect(),
-        }
+        let new = make()?; // outside of the lock: making an object may run Python's collector
+        let mut children = self.children.write();
+        Ok(children.entry(OwnedKey::new(values)).or_insert(new).clone_ref(py))
     }
+}
 
-    fn remove(&self, args: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let values = self.values(args, None)?;
-        self.family.remove(&values);
-        Ok(())
+/// A label value as text: borrowed from a string, else what `str()` gives.
+fn value_text<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, str>> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(Cow::Borrowed(text.to_str()?)),
+        Err(_) => Ok(Cow::Owned(value.str()?.extract()?)),
     }
+}
 
-    fn clear(&self) {
-        self.family.clear();
-        if self.family.desc().label_names.is_empty() {
-            self.family.series::<&str>(&[]);
-        }
+/// Most families have no more labels; others cost an allocation at each lookup.
+type Values<T> = SmallVec<[T; 8]>;
+
+/// Puts the values of keywords into the order of the label names.
+fn by_keyword<'py>(
+    names: &[Py<PyString>],
+    kwargs: &Bound<'py, PyDict>,
+) -> PyResult<Values<Bound<'py, PyAny>>> {
+    let incorrect = || PyValueError::new_err("Incorrect label names");
+    if kwargs.len() != names.len() {
+        return Err(incorrect());
     }
+    // Call sites mostly name labels in their order, and with interned strings: then a comparison
+    // of pointers finds each without a hash.
+    if kwargs.iter().zip(names).all(|((key, _), name)| key.is(name)) {
+        return Ok(kwargs.iter().map(|(_, value)| value).collect());
+    }
+    let value = |name: &Py<PyString>| kwargs.get_item(name)?.ok_or_else(incorrect);
+    names.iter().map(value).collect()
+}
+
+/// Hands over the values of a call's arguments, in the order of the label names.
+fn with_values<T>(
+    desc: &Desc,
+    names: &[Py<PyString>],
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+    take: impl FnOnce(&[Cow<'_, str>]) -> PyResult<T>,
+) -> PyResult<T> {
+    if names.is_empty() {
+        let text = format!("No label names were set when constructing {}", desc.name);
+        return Err(PyValueError::new_err(text));
+    }
+    let values: Values<Bound<'_, PyAny>> = match kwargs.filter(|given| !given.is_empty()) {
+        Some(_) if !args.is_empty() => {
+            return Err(PyValueError::new_err("Can't pass both *args and **kwargs"));
+        }
+        Some(kwargs) => by_keyword(names, kwargs)?,
+        None if args.len() != names.len() => {
+            return Err(PyValueError::new_err("Incorrect label count"));
+        }
+        None => args.iter().collect(),
+    };
+    let texts: Values<Cow<'_, str>> = values.iter().map(value_text).collect::<PyResult<_>>()?;
+    take(&texts)
 }
 
 /// The `registry` argument: left out, None or a registry.
@@ -211,7 +245,11 @@ macro_rules! metric_class {
         $(#[$doc])*
         #[pyclass(frozen, name = $name, module = "ryot_metrics.client")]
         #[derive(Debug)]
-        pub(super) struct $class(Handle);
+        pub(super) struct $class {
+            handle: Handle,
+            /// None in a child.
+            children: Option<Box<Children<Self>>>,
+        }
 
         #[pymethods]
         impl $class {
@@ -222,6 +260,7 @@ macro_rules! metric_class {
             ))]
             #[allow(clippy::too_many_arguments)] // prometheus_client's signature
             fn new(
+                py: Python<'_>,
                 name: &str,
                 documentation: &str,
                 labelnames: Vec<String>,
@@ -239,7 +278,9 @@ macro_rules! metric_class {
                     unit,
                     buckets: [$($argument,)? vec![]].into_iter().next().unwrap_or_default(),
                 };
-                Handle::new(&spec, registry).map(Self)
+                let handle = Handle::new(&spec, registry)?;
+                let children = Some(Box::new(Children::new(py, handle.family.desc())));
+                Ok(Self { handle, children })
             }
 
             /// The series with these label values, by position or by keyword. Keep it where speed
@@ -252,19 +293,45 @@ macro_rules! metric_class {
                 &self,
                 labelvalues: &Bound<'_, PyTuple>,
                 labelkwargs: Option<&Bound<'_, PyDict>>,
-            ) -> PyResult<Self> {
-                self.0.labels(labelvalues, labelkwargs).map(Self)
+            ) -> PyResult<Py<Self>> {
+                let py = labelvalues.py();
+                let family = &self.handle.family;
+                let Some(parent) = &self.children else {
+                    return Err(PyValueError::new_err(format!(
+                        "{} already has labels set; can't chain calls to .labels()",
+                        family.desc().name
+                    )));
+                };
+                with_values(family.desc(), &parent.names, labelvalues, labelkwargs, |values| {
+                    parent.get(py, values, || {
+                        let series = Some(family.series(values));
+                        let handle = Handle { family: family.clone(), series };
+                        Py::new(py, Self { handle, children: None })
+                    })
+                })
             }
 
             /// Takes the series with these label values off the page.
             #[pyo3(signature = (*labelvalues))]
             fn remove(&self, labelvalues: &Bound<'_, PyTuple>) -> PyResult<()> {
-                self.0.remove(labelvalues)
+                let Some(parent) = &self.children else { return Ok(()) };
+                let family = &self.handle.family;
+                with_values(family.desc(), &parent.names, labelvalues, None, |values| {
+                    family.remove(values);
+                    let child = parent.children.write().shift_remove(&Key(values));
+                    drop(child); // not under the lock: it may be the last reference
+                    Ok(())
+                })
             }
 
             /// Takes all series off the page.
             fn clear(&self) {
-                self.0.clear();
+                let Some(parent) = self.children.as_ref().filter(|it| !it.names.is_empty()) else {
+                    return;
+                };
+                self.handle.family.clear();
+                let children = std::mem::take(&mut *parent.children.write());
+                drop(children); // not under the lock
             }
 
             $($methods)*
@@ -306,7 +373,7 @@ metric_class! {
                     "Counters can only be incremented by non-negative amounts.",
                 ));
             }
-            self.0.series()?.add(amount);
+            self.handle.series()?.add(amount);
             Ok(())
         }
     }
@@ -326,20 +393,20 @@ metric_class! {
         /// Adds `amount`.
         #[pyo3(signature = (amount=1.0))]
         fn inc(&self, amount: f64) -> PyResult<()> {
-            self.0.series()?.add(amount);
+            self.handle.series()?.add(amount);
             Ok(())
         }
 
         /// Subtracts `amount`.
         #[pyo3(signature = (amount=1.0))]
         fn dec(&self, amount: f64) -> PyResult<()> {
-            self.0.series()?.add(-amount);
+            self.handle.series()?.add(-amount);
             Ok(())
         }
 
         /// Sets the value.
         fn set(&self, value: f64) -> PyResult<()> {
-            self.0.series()?.set(value);
+            self.handle.series()?.set(value);
             Ok(())
         }
     }
@@ -362,7 +429,7 @@ metric_class! {
     PyHistogram, "Histogram", Kind::Histogram, buckets(buckets = DEFAULT_BUCKETS.to_vec()), {
         /// Counts one observation.
         fn observe(&self, amount: f64) -> PyResult<()> {
-            self.0.series()?.observe(amount);
+            self.handle.series()?.observe(amount);
             Ok(())
         }
     }
@@ -383,7 +450,7 @@ metric_class! {
         /// Raises:
         ///     ValueError: If a fact has the name of a label.
         fn info(&self, val: BTreeMap<String, String>) -> PyResult<()> {
-            let names = &self.0.family.desc().label_names;
+            let names = &self.handle.family.desc().label_names;
             if let Some(name) = names.iter().find(|name| val.contains_key(&***name)) {
                 return Err(PyValueError::new_err(format!(
                     "Overlapping labels for Info metric: {name} is a label and a fact"
@@ -391,9 +458,9 @@ metric_class! {
             }
             let facts: Vec<_> = val.into_iter().collect();
             if names.is_empty() {
-                self.0.family.series::<&str>(&[]).set_info(&facts);
+                self.handle.family.series::<&str>(&[]).set_info(&facts);
             } else {
-                self.0.series()?.set_info(&facts);
+                self.handle.series()?.set_info(&facts);
             }
             Ok(())
         }
@@ -403,7 +470,7 @@ metric_class! {
 impl PyInfo {
     /// The class around a family of the catalogue, which is absent until its facts are set.
     pub(super) fn of(family: Arc<Family>) -> Self {
-        Self(Handle { family, series: None })
+        Self { handle: Handle { family, series: None }, children: None }
     }
 }
 
@@ -488,4 +555,21 @@ impl Sink for Samples {
             }
         }
     }
+}
+
+/// What a call costs that does nothing: the floor of the benchmarks.
+#[pyclass(frozen, module = "ryot_metrics._ryot_metrics")]
+#[derive(Debug)]
+pub(super) struct Floor;
+
+#[pymethods]
+impl Floor {
+    #[new]
+    fn new() -> Self {
+        Self
+    }
+
+    /// Takes a float and does nothing.
+    #[allow(clippy::unused_self)]
+    fn call(&self, _value: f64) {}
 }

@@ -21,7 +21,7 @@ mod _ryot_metrics {
     use crate::llm::Name;
 
     #[pymodule_export]
-    use super::client::{PyCounter, PyGauge, PyHistogram, PyInfo, PyRegistry};
+    use super::client::{Floor, PyCounter, PyGauge, PyHistogram, PyInfo, PyRegistry};
     #[pymodule_export]
     use super::client::{collect, encode, negotiate};
     #[pymodule_export]

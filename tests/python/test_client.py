@@ -120,7 +120,7 @@ def test_misuse_is_the_same_error_as_in_prometheus_client(make, text):
 
 
 def test_a_removed_series_leaves_the_page():
-    """`remove` and `clear` take series off; an unlabelled metric begins anew."""
+    """`remove` and `clear` take series off, and their values are gone."""
     registry = client.CollectorRegistry()
     counter = client.Counter("a", "", ["x"], registry=registry)
     counter.labels("1").inc()
@@ -128,6 +128,7 @@ def test_a_removed_series_leaves_the_page():
     counter.remove("1")
     assert registry.get_sample_value("a_total", {"x": "1"}) is None
     assert registry.get_sample_value("a_total", {"x": "2"}) == 1.0
+    assert counter.labels("2") is counter.labels(x=2)
     counter.clear()
     assert registry.get_sample_value("a_total", {"x": "2"}) is None
 
