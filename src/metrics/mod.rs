@@ -19,6 +19,7 @@ mod arena;
 mod desc;
 mod family;
 mod labels;
+mod many;
 mod negotiate;
 mod number;
 mod registry;
