@@ -1,12 +1,12 @@
 //! Time as an argument: everything that measures takes a [`Clock`].
 //!
-//! This is the only file that may call `Instant::now` (a lint holds the others to it), so that a
+//! This is the only file that may call `Instant::now` or `SystemTime::now` (a lint holds the others to it), so that a
 //! test can run hours of engine time without sleeping.
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A point on the monotonic clock, in nanoseconds since the clock's own start.
 pub type Nanos = u64;
@@ -39,6 +39,15 @@ impl Clock for MonotonicClock {
         let elapsed = START.get_or_init(Instant::now).elapsed();
         u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// A reader of the wall clock: seconds since 1970. A plain function, so that options stay `Copy`.
+pub type WallClock = fn() -> f64;
+
+/// The machine's wall clock, in seconds since 1970; 0 if it stands before that.
+#[allow(clippy::disallowed_methods)] // the one place
+pub fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 /// A clock that stands still until it is told to move. For tests and simulations.

@@ -69,6 +69,8 @@ impl Recorder {
                 series_limit: Some(settings.series_limit),
                 omit_empty_labels: true,
                 absent_if_empty: true,
+                created: false,
+                ..Options::default()
             };
             families.push(Family::new(desc, options));
         }

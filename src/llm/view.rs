@@ -74,12 +74,12 @@ impl View {
             let mut counts = vec![0; desc.bounds.len() + 1];
             let sum = group.iter().map(|series| series.add_buckets_to(&mut counts)).sum();
             let value = Value::Histogram { bounds: &desc.bounds, counts: &counts, sum };
-            sink.sample(desc, &labels, value);
+            sink.sample(desc, &labels, &value.into());
         } else {
             let sum = group.iter().map(|series| series.get()).sum();
             let counter = desc.kind == Kind::Counter;
             let value = if counter { Value::Counter(sum) } else { Value::Gauge(sum) };
-            sink.sample(desc, &labels, value);
+            sink.sample(desc, &labels, &value.into());
         }
     }
 }

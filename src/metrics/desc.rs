@@ -1,5 +1,6 @@
 //! What a family is: its name, kind, labels and buckets, checked once when it is made.
 
+use super::names::{check_label_name, check_metric_name};
 use crate::error::{Error, Result};
 
 /// The type of a family.
@@ -13,6 +14,14 @@ pub enum Kind {
     Histogram,
     /// Facts as labels, with the value 1.
     Info,
+    /// Observations counted and summed, perhaps with quantiles.
+    Summary,
+    /// Which one of some states is current.
+    StateSet,
+    /// Of no known type; behaves as a gauge.
+    Unknown,
+    /// A histogram whose counts go up and down; only from collectors, as ready-made samples.
+    GaugeHistogram,
 }
 
 impl Kind {
@@ -23,6 +32,20 @@ impl Kind {
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
             Self::Info => "info",
+            Self::Summary => "summary",
+            Self::StateSet => "stateset",
+            Self::Unknown => "unknown",
+            Self::GaugeHistogram => "gaugehistogram",
+        }
+    }
+
+    /// The word in the `# TYPE` line of Prometheus' own text formats, which know fewer types.
+    pub const fn page_str(self) -> &'static str {
+        match self {
+            Self::Info | Self::StateSet => "gauge",
+            Self::GaugeHistogram => "histogram",
+            Self::Unknown => "untyped",
+            kind => kind.as_str(),
         }
     }
 
@@ -31,7 +54,7 @@ impl Kind {
         match self {
             Self::Counter => "_total",
             Self::Info => "_info",
-            Self::Gauge | Self::Histogram => "",
+            _ => "",
         }
     }
 
@@ -39,7 +62,9 @@ impl Kind {
     pub const fn suffixes(self) -> &'static [&'static str] {
         match self {
             Self::Counter => &["_total", "_created"],
-            Self::Gauge => &[],
+            Self::Summary => &["_sum", "_count", "_created"],
+            Self::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
+            Self::Gauge | Self::StateSet | Self::Unknown => &[],
             Self::Histogram => &["_sum", "_count", "_bucket", "_created"],
             Self::Info => &["_info"],
         }
@@ -62,25 +87,27 @@ pub struct Desc {
     pub unit: Box<str>,
     /// Upper bounds of a histogram's buckets, ascending, without `+Inf`.
     pub bounds: Box<[f64]>,
+    /// The states of a state set.
+    pub states: Box<[Box<str>]>,
 }
 
 impl Desc {
     /// Describes a family; a counter's `_total` suffix is taken off its name.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a malformed name or label name, and for a label name that
-    /// is reserved (`__…`, or `le` on a histogram).
+    /// [`Error::InvalidArgument`] for an empty name or label name, for one outside the old
+    /// alphabet under [legacy validation](super::set_legacy_validation), and for a label name
+    /// that is reserved (`__…`, or one that the kind adds itself, as `le` on a histogram).
     pub fn new(kind: Kind, name: &str, help: &str, label_names: &[&str]) -> Result<Self> {
         let name = name.strip_suffix(kind.page_suffix()).unwrap_or(name);
-        if !is_name(name, |c| c == ':') {
-            return Err(Error::InvalidArgument(format!("Invalid metric name: {name}")));
-        }
-        for label in label_names {
-            if !is_name(label, |_| false) {
-                return Err(Error::InvalidArgument(format!("Invalid label metric name: {label}")));
-            }
-            if label.starts_with("__") || (kind == Kind::Histogram && *label == "le") {
-                return Err(Error::InvalidArgument(format!("Reserved label metric name: {label}")));
+        check_metric_name(name)?;
+        for &label in label_names {
+            check_label_name(label)?;
+            if label == added_label(kind, name) {
+                return Err(Error::InvalidArgument(match kind {
+                    Kind::StateSet => format!("Overlapping labels for Enum metric: {name}"),
+                    _ => format!("Reserved label metric name: {label}"),
+                }));
             }
         }
         Ok(Self {
@@ -90,6 +117,7 @@ impl Desc {
             label_names: label_names.iter().map(|&label| label.into()).collect(),
             unit: "".into(),
             bounds: [].into(),
+            states: [].into(),
         })
     }
 
@@ -112,6 +140,21 @@ impl Desc {
         Ok(self)
     }
 
+    /// The same with the states of a state set; the first is current at the beginning.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is none.
+    pub fn with_states(mut self, states: &[&str]) -> Result<Self> {
+        if states.is_empty() {
+            let name = &self.name;
+            return Err(Error::InvalidArgument(format!(
+                "No states provided for Enum metric: {name}"
+            )));
+        }
+        self.states = states.iter().map(|&state| state.into()).collect();
+        Ok(self)
+    }
+
     /// The same with a unit, which the name must end with.
     ///
     /// # Errors
@@ -128,6 +171,16 @@ impl Desc {
         Ok(self)
     }
 
+    /// The label that the kind adds to samples of its own accord; empty if it adds none.
+    pub fn added_label(&self) -> &str {
+        added_label(self.kind, &self.name)
+    }
+
+    /// Whether a sample may have a label of this name, of its own or added by the kind.
+    pub(super) fn has_label(&self, label: &str) -> bool {
+        self.added_label() == label || self.label_names.iter().any(|name| **name == *label)
+    }
+
     /// Every name that a sample of this family may have, and the family's own.
     pub fn sample_names(&self) -> impl Iterator<Item = String> + '_ {
         let suffixes = std::iter::once(&"").chain(self.kind.suffixes());
@@ -135,10 +188,14 @@ impl Desc {
     }
 }
 
-fn is_name(text: &str, extra: impl Fn(char) -> bool) -> bool {
-    let word = |c: char| c.is_ascii_alphabetic() || c == '_' || extra(c);
-    let mut chars = text.chars();
-    chars.next().is_some_and(&word) && chars.all(|c| word(c) || c.is_ascii_digit())
+/// The name of the label that a kind adds to samples of its own accord; empty if it adds none.
+fn added_label(kind: Kind, name: &str) -> &str {
+    match kind {
+        Kind::Histogram | Kind::GaugeHistogram => "le",
+        Kind::Summary => "quantile",
+        Kind::StateSet => name,
+        _ => "",
+    }
 }
 
 #[cfg(test)]
@@ -150,18 +207,20 @@ mod tests {
         let name = |kind, name| Desc::new(kind, name, "", &[]).map(|desc| desc.name.to_string());
         assert_eq!(name(Kind::Counter, "a:b_total"), Ok("a:b".into()));
         assert_eq!(name(Kind::Gauge, "a_total"), Ok("a_total".into()));
-        for bad in ["", "1a", "a-b", "a b", "é"] {
-            assert!(name(Kind::Gauge, bad).is_err(), "{bad}");
-        }
+        assert_eq!(name(Kind::Gauge, "a.b é"), Ok("a.b é".into()));
+        assert!(name(Kind::Gauge, "").is_err());
     }
 
     #[test]
-    fn reserved_and_malformed_labels_are_refused() {
+    fn reserved_and_empty_labels_are_refused() {
         let labels = |kind, label| Desc::new(kind, "a", "", &[label]).is_ok();
         assert!(labels(Kind::Counter, "le"));
         assert!(!labels(Kind::Histogram, "le"));
         assert!(!labels(Kind::Counter, "__a"));
-        assert!(!labels(Kind::Counter, "a:b"));
+        assert!(labels(Kind::Summary, "le"));
+        assert!(!labels(Kind::Summary, "quantile"));
+        assert!(!labels(Kind::StateSet, "a"));
+        assert!(!labels(Kind::Counter, ""));
     }
 
     #[test]

@@ -11,13 +11,14 @@ use super::labels::{Key, LabelSet, OwnedKey};
 use super::registry::Registry;
 use super::series::Series;
 use super::sink::{Sink, Source};
+use crate::clock::{WallClock, unix_seconds};
 use crate::error::Result;
 
 /// The most series that a family holds by default; see [`Options::series_limit`].
 pub const SERIES_LIMIT: usize = 10_000;
 
 /// How a family behaves, where the default is not what one wants.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The most series that the family holds; past it, new label sets share one overflow series,
     /// whose first label is `__overflow__` and all others `other`. None: no limit.
@@ -26,6 +27,22 @@ pub struct Options {
     pub omit_empty_labels: bool,
     /// The family is not on the page while it has no series.
     pub absent_if_empty: bool,
+    /// Counters, histograms and summaries tell when they were created; default true.
+    pub created: bool,
+    /// Where that time comes from; default the machine's wall clock.
+    pub now: WallClock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            series_limit: None,
+            omit_empty_labels: false,
+            absent_if_empty: false,
+            created: true,
+            now: unix_seconds,
+        }
+    }
 }
 
 type SeriesMap = IndexMap<OwnedKey, Arc<Series>, ahash::RandomState>;
@@ -97,8 +114,9 @@ impl Family {
         let key = OwnedKey::new(values);
         let make = || {
             let omit_empty = self.options.omit_empty_labels;
-            let labels = LabelSet::new(&self.desc.label_names, values, omit_empty);
-            Arc::new(Series::new(self.desc.clone(), labels))
+            let added = self.desc.added_label();
+            let labels = LabelSet::beside(added, &self.desc.label_names, values, omit_empty);
+            Arc::new(Series::new(self.desc.clone(), labels, &self.options))
         };
         map.entry(key).or_insert_with(make).clone()
     }
@@ -130,14 +148,25 @@ impl Source for Family {
     }
 
     fn collect(&self, sink: &mut dyn Sink) {
-        // The lock is not held while a sink works: a slow reader must not stop new label sets.
-        let all = self.all();
-        if all.is_empty() && self.options.absent_if_empty {
+        if sink.is_prompt() {
+            self.give(self.series.read().values(), sink);
+        } else {
+            // A slow reader must not stop new label sets.
+            self.give(self.all().iter(), sink);
+        }
+    }
+}
+
+impl Family {
+    fn give<'a>(&self, all: impl ExactSizeIterator<Item = &'a Arc<Series>>, sink: &mut dyn Sink) {
+        if all.len() == 0 && self.options.absent_if_empty {
             return;
         }
         sink.family(&self.desc);
+        let mut counts = Vec::new();
         for series in all {
-            series.read(&mut |labels, value| sink.sample(&self.desc, labels, value));
+            let labels = series.labels();
+            series.read(&mut counts, &mut |reading| sink.sample(&self.desc, labels, reading));
         }
     }
 }

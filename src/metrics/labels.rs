@@ -4,22 +4,36 @@ use std::hash::{Hash, Hasher};
 
 use indexmap::Equivalent;
 
+use super::desc::Desc;
+use super::names::escape_value;
+
 /// The values of one series' labels and their rendered text.
 ///
-/// Names are in alphabetical order in the text, as `prometheus_client` writes them, and a
-/// histogram's `le` has its place among them.
+/// Names are in alphabetical order in the text, as `prometheus_client` writes them, and the label
+/// that a kind adds to its samples (`le`, `quantile`, a state) has its place among them. The names
+/// are written as they are: the text is for legacy names only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LabelSet {
     values: Box<[Box<str>]>,
     text: Box<str>,
-    /// Where in `text` a label `le` belongs.
-    le_at: usize,
+    /// Where in `text` the added label belongs.
+    added_at: usize,
     omit_empty: bool,
 }
 
 impl LabelSet {
     /// Renders `names` with `values`; with `omit_empty`, a label whose value is empty is left out.
     pub fn new<N: AsRef<str>, V: AsRef<str>>(names: &[N], values: &[V], omit_empty: bool) -> Self {
+        Self::beside("le", names, values, omit_empty)
+    }
+
+    /// The same beside an added label of another name than `le`.
+    pub(super) fn beside<N: AsRef<str>, V: AsRef<str>>(
+        added: &str,
+        names: &[N],
+        values: &[V],
+        omit_empty: bool,
+    ) -> Self {
         debug_assert_eq!(names.len(), values.len());
         let mut pairs: Vec<(&str, &str)> = names
             .iter()
@@ -29,21 +43,27 @@ impl LabelSet {
             .collect();
         pairs.sort_unstable();
         let mut text = String::new();
-        let mut le_at = 0;
+        let mut added_at = 0;
         for (name, value) in pairs {
             if !text.is_empty() {
                 text.push(',');
             }
             text.push_str(name);
             text.push_str("=\"");
-            escape(value, &mut text);
+            escape_value(value, &mut text);
             text.push('"');
-            if name < "le" {
-                le_at = text.len();
+            if name < added {
+                added_at = text.len();
             }
         }
         let values = values.iter().map(|value| value.as_ref().into()).collect();
-        Self { values, text: text.into(), le_at, omit_empty }
+        Self { values, text: text.into(), added_at, omit_empty }
+    }
+
+    /// The same with more values, under a description that names all of them.
+    pub(super) fn extended<'a>(&'a self, desc: &Desc, more: impl Iterator<Item = &'a str>) -> Self {
+        let values: Vec<&str> = self.values.iter().map(|value| &**value).chain(more).collect();
+        Self::beside(desc.added_label(), &desc.label_names, &values, self.omit_empty)
     }
 
     /// The values, in the order of the family's label names.
@@ -62,22 +82,10 @@ impl LabelSet {
         &self.text
     }
 
-    /// The text before and after a label `le`.
-    pub fn around_le(&self) -> (&str, &str) {
-        let (before, after) = self.text.split_at(self.le_at);
+    /// The text before and after the added label.
+    pub fn around_added(&self) -> (&str, &str) {
+        let (before, after) = self.text.split_at(self.added_at);
         (before, after.strip_prefix(',').unwrap_or(after))
-    }
-}
-
-/// Escapes a label value: backslash, quote and line feed, the same in all text formats.
-fn escape(value: &str, out: &mut String) {
-    for c in value.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
     }
 }
 
@@ -137,7 +145,7 @@ mod tests {
     fn le_has_its_alphabetical_place() {
         let around = |names: &[&str]| {
             let labels = LabelSet::new(names, &vec!["1"; names.len()], false);
-            let (before, after) = labels.around_le();
+            let (before, after) = labels.around_added();
             (before.to_owned(), after.to_owned())
         };
         assert_eq!(around(&[]), (String::new(), String::new()));

@@ -15,24 +15,35 @@
 //! # Ok::<(), ryot_metrics::error::Error>(())
 //! ```
 
+mod adapt;
 mod arena;
+mod created;
 mod desc;
 mod family;
+mod flat;
 mod labels;
 mod many;
+mod names;
 mod negotiate;
 mod number;
 mod registry;
+mod sample;
 mod series;
 mod sink;
 mod text;
 
+pub use created::{created_enabled, disable_created_metrics, enable_created_metrics};
 pub use desc::{Desc, Kind};
 pub use family::{Family, Options, SERIES_LIMIT};
+pub use flat::{Snapshot, collect};
 pub use labels::{Key, LabelSet, OwnedKey};
-pub use negotiate::Format;
+pub use names::{
+    Escaping, is_legacy_label_name, is_legacy_metric_name, legacy_validation, set_legacy_validation,
+};
+pub use negotiate::{Exposition, Format};
 pub use number::format_number;
 pub use registry::Registry;
+pub use sample::{Exemplar, Pairs, Sample, Timestamp};
 pub use series::Series;
-pub use sink::{Sink, Source, Value};
-pub use text::encode;
+pub use sink::{Reading, Sink, Source, Value};
+pub use text::{encode, encode_only};

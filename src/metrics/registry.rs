@@ -1,75 +1,224 @@
 //! The registry: sources of families, in the order of their registration, no name twice.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::sink::{Sink, Source};
+use super::adapt::{Labelled, Restricted};
+use super::desc::{Desc, Kind};
+use super::family::{Family, Options};
+use super::labels::LabelSet;
+use super::names::check_label_name;
+use super::sample::Pairs;
+use super::sink::{Sink, Source, Value};
 use crate::error::{Error, Result};
+
+/// The sample that describes the target as a whole.
+const TARGET_INFO: &str = "target_info";
 
 /// A set of families that are exposed together.
 #[derive(Default)]
 pub struct Registry {
     state: RwLock<State>,
+    /// Labels of every sample.
+    labels: Pairs,
+    /// The length of the last page: the next is about as long.
+    page_len: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
-    sources: Vec<Arc<dyn Source>>,
+    sources: Vec<Entry>,
+    names: HashSet<String>,
+    target_info: Pairs,
+}
+
+#[derive(Clone)]
+struct Entry {
+    source: Arc<dyn Source>,
+    /// The names that it had when it was registered.
     names: HashSet<String>,
 }
 
 impl Registry {
+    /// A registry that adds these labels to every sample.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an invalid label name, and for one that histograms or
+    /// summaries add themselves.
+    ///
+    /// ```
+    /// use ryot_metrics::metrics::{Desc, Family, Format, Kind, Registry, encode};
+    /// let registry = Registry::with_labels(vec![("zone".into(), "a".into())])?;
+    /// Family::register(Desc::new(Kind::Gauge, "depth", "", &[])?, &registry)?;
+    /// assert!(encode(&registry, Format::Text004).ends_with("depth{zone=\"a\"} 0.0\n"));
+    /// # Ok::<(), ryot_metrics::error::Error>(())
+    /// ```
+    pub fn with_labels(labels: Pairs) -> Result<Self> {
+        for (name, _) in &labels {
+            check_label_name(name)?;
+            if ["le", "quantile"].contains(&&**name) {
+                return Err(Error::InvalidArgument(format!("Reserved label metric name: {name}")));
+            }
+        }
+        Ok(Self { labels, ..Self::default() })
+    }
+
     /// Adds a source.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if one of its names, sample suffixes included, is taken.
+    /// [`Error::InvalidArgument`] if one of its names, sample suffixes included, is taken, or one
+    /// of its labels is a label of the registry.
     pub fn register(&self, source: Arc<dyn Source>) -> Result<()> {
-        let names = names(&*source);
+        self.state.write().register(source, &self.labels)
+    }
+
+    /// Makes and registers a family; or returns the one that is registered with an equal
+    /// description. The options are those of the first.
+    ///
+    /// # Errors
+    /// As [`Self::register`], where another description has the name.
+    pub fn register_or_get(&self, desc: Desc, options: Options) -> Result<Arc<Family>> {
         let mut state = self.state.write();
-        let mut taken: Vec<&String> = names.intersection(&state.names).collect();
+        let same = state.sources.iter().filter(|entry| entry.names.contains(&*desc.name));
+        let families = same.filter_map(|entry| {
+            let source: Arc<dyn Any + Send + Sync> = entry.source.clone();
+            source.downcast::<Family>().ok()
+        });
+        if let Some(family) = families.into_iter().find(|family| *family.desc() == desc) {
+            return Ok(family);
+        }
+        let family = Family::new(desc, options);
+        state.register(family.clone(), &self.labels)?;
+        Ok(family)
+    }
+
+    /// Takes a source out again; false if it was not registered.
+    pub fn unregister(&self, source: &Arc<dyn Source>) -> bool {
+        let mut state = self.state.write();
+        let same = |entry: &Entry| Arc::ptr_eq(&entry.source, source);
+        let Some(index) = state.sources.iter().position(same) else {
+            return false;
+        };
+        for name in state.sources.remove(index).names {
+            state.names.remove(&name);
+        }
+        true
+    }
+
+    /// Sets the labels of the sample `target_info`, which stands first on the page; none of them
+    /// takes it off.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if a registered family has that name.
+    pub fn set_target_info(&self, labels: Pairs) -> Result<()> {
+        let mut state = self.state.write();
+        if labels.is_empty() {
+            if !state.target_info.is_empty() {
+                state.names.remove(TARGET_INFO);
+            }
+        } else if !state.names.insert(TARGET_INFO.into()) && state.target_info.is_empty() {
+            return Err(Error::InvalidArgument(
+                "CollectorRegistry already contains a target_info metric".into(),
+            ));
+        }
+        state.target_info = labels;
+        Ok(())
+    }
+
+    /// The labels of `target_info`.
+    pub fn target_info(&self) -> Pairs {
+        self.state.read().target_info.clone()
+    }
+
+    /// Gives all families to a sink. No lock of the registry is held meanwhile.
+    pub fn collect(&self, sink: &mut dyn Sink) {
+        self.collect_where(|_| true, sink);
+    }
+
+    /// Gives only the samples of these names, suffix included, and the families that have one. A
+    /// source that describes no name is asked if `unnamed`.
+    pub fn collect_only(&self, names: &[&str], unnamed: bool, sink: &mut dyn Sink) {
+        let names: HashSet<&str> = names.iter().copied().collect();
+        let wanted = |entry: &Entry| {
+            let described = entry.names.iter().any(|name| names.contains(&**name));
+            described || (unnamed && entry.names.is_empty())
+        };
+        self.collect_where(wanted, &mut Restricted::new(&names, sink));
+    }
+
+    fn collect_where(&self, wanted: impl Fn(&Entry) -> bool, sink: &mut dyn Sink) {
+        let state = self.state.read();
+        let entries: Vec<_> = state.sources.iter().filter(|entry| wanted(entry)).collect();
+        let sources: Vec<_> = entries.into_iter().map(|entry| entry.source.clone()).collect();
+        let target_info = state.target_info.clone();
+        drop(state);
+        if self.labels.is_empty() {
+            give(&target_info, &sources, sink);
+        } else {
+            give(&target_info, &sources, &mut Labelled::new(&self.labels, sink));
+        }
+    }
+
+    pub(super) fn page_len(&self) -> usize {
+        self.page_len.load(Ordering::Relaxed) + 256
+    }
+
+    pub(super) fn set_page_len(&self, len: usize) {
+        self.page_len.store(len, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn register(&mut self, source: Arc<dyn Source>, labels: &Pairs) -> Result<()> {
+        let descs = source.describe();
+        for (label, _) in labels {
+            let has = |desc: &&Desc| desc.has_label(label);
+            if let Some(desc) = descs.iter().copied().find(has) {
+                let name = &desc.name;
+                return Err(Error::InvalidArgument(format!(
+                    "Label {label} of {name} is a label of the registry"
+                )));
+            }
+        }
+        let names: HashSet<String> = descs.iter().flat_map(|desc| desc.sample_names()).collect();
+        let mut taken: Vec<&String> = names.intersection(&self.names).collect();
         if !taken.is_empty() {
             taken.sort();
             return Err(Error::InvalidArgument(format!(
                 "Duplicated timeseries in CollectorRegistry: {taken:?}"
             )));
         }
-        state.names.extend(names);
-        state.sources.push(source);
+        self.names.extend(names.iter().cloned());
+        self.sources.push(Entry { source, names });
         Ok(())
-    }
-
-    /// Takes a source out again; false if it was not registered.
-    pub fn unregister(&self, source: &Arc<dyn Source>) -> bool {
-        let mut state = self.state.write();
-        let Some(index) = state.sources.iter().position(|other| Arc::ptr_eq(other, source)) else {
-            return false;
-        };
-        state.sources.remove(index);
-        for name in names(&**source) {
-            state.names.remove(&name);
-        }
-        true
-    }
-
-    /// Gives all families to a sink. No lock is held meanwhile.
-    pub fn collect(&self, sink: &mut dyn Sink) {
-        let sources = self.state.read().sources.clone();
-        for source in sources {
-            source.collect(sink);
-        }
     }
 }
 
-fn names(source: &dyn Source) -> HashSet<String> {
-    source.describe().iter().flat_map(|desc| desc.sample_names()).collect()
+fn give(target_info: &Pairs, sources: &[Arc<dyn Source>], sink: &mut dyn Sink) {
+    if !target_info.is_empty() {
+        let target = Desc::new(Kind::Info, "target", "Target metadata", &[]);
+        let target = target.expect("the description is valid");
+        let names: Vec<Box<str>> = target_info.iter().map(|pair| pair.0.as_str().into()).collect();
+        let values: Vec<&str> = target_info.iter().map(|pair| pair.1.as_str()).collect();
+        let labels = LabelSet::new(&names, &values, false);
+        sink.family(&target);
+        let value = Value::Info { names: &names, labels: &labels };
+        sink.sample(&target, &LabelSet::default(), &value.into());
+    }
+    for source in sources {
+        source.collect(sink);
+    }
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("sources", &self.state.read().sources.len()).finish()
+        let sources = self.state.read().sources.len();
+        f.debug_struct("Registry").field("sources", &sources).finish_non_exhaustive()
     }
 }
 
@@ -99,5 +248,40 @@ mod tests {
         assert!(registry.unregister(&source));
         assert!(!registry.unregister(&source));
         register(&registry, Kind::Counter, "a").unwrap();
+    }
+
+    #[test]
+    fn an_equal_description_can_return_the_first_family() {
+        let registry = Registry::default();
+        let options = Options::default();
+        let desc = |kind| Desc::new(kind, "a", "", &["x"]).unwrap();
+        let first = registry.register_or_get(desc(Kind::Gauge), options).unwrap();
+        let second = registry.register_or_get(desc(Kind::Gauge), options).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(registry.register_or_get(desc(Kind::Counter), options).is_err());
+    }
+
+    #[test]
+    fn a_label_of_the_registry_is_taken() {
+        let registry = Registry::with_labels(vec![("a".into(), "1".into())]).unwrap();
+        for (kind, label) in [(Kind::Gauge, "a"), (Kind::StateSet, "b")] {
+            let desc = Desc::new(kind, "a", "", &[label]).unwrap();
+            let error = Family::register(desc, &registry).unwrap_err().to_string();
+            assert_eq!(error, "Label a of a is a label of the registry");
+        }
+        assert!(Registry::with_labels(vec![("le".into(), String::new())]).is_err());
+    }
+
+    #[test]
+    fn target_info_has_its_name_to_itself() {
+        let registry = Registry::default();
+        let labels: Pairs = vec![("a".into(), "1".into())];
+        registry.set_target_info(labels.clone()).unwrap();
+        assert!(register(&registry, Kind::Gauge, TARGET_INFO).is_err());
+        registry.set_target_info(labels.clone()).unwrap();
+        registry.set_target_info(vec![]).unwrap();
+        register(&registry, Kind::Gauge, TARGET_INFO).unwrap();
+        assert!(registry.set_target_info(labels).is_err());
+        assert!(registry.target_info().is_empty());
     }
 }

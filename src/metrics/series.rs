@@ -1,19 +1,26 @@
 //! One series: a label set and the cells that hold its value. The hot path of the crate.
 //!
 //! Layout of a series' cells: a counter or gauge has one, the bits of an `f64`; a histogram has
-//! one count for each bucket (the last is `+Inf`), then the sum. The number of observations is
-//! not stored: it is the sum of the buckets that a scrape has just read, so a page can never
-//! show a count that differs from its buckets, however many threads observe meanwhile.
+//! one count for each bucket (the last is `+Inf`), then the sum; a summary its count and its sum;
+//! a state set the index of the current state. A histogram's number of observations is not
+//! stored: it is the sum of the buckets that a scrape has just read, so a page can never show a
+//! count that differs from its buckets, however many threads observe meanwhile.
+//!
+//! What few series have (exemplars, facts) stands behind locks of its own, which `add` and
+//! `observe` never touch.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::arena::{self, Cells};
+use super::created::created_enabled;
 use super::desc::{Desc, Kind};
+use super::family::Options;
 use super::labels::LabelSet;
-use super::sink::Value;
+use super::sample::Exemplar;
+use super::sink::{Reading, Value};
 
 /// The names of an info's labels, and their values.
 type Facts = (Box<[Box<str>]>, LabelSet);
@@ -25,18 +32,32 @@ pub struct Series {
     desc: Arc<Desc>,
     labels: LabelSet,
     cells: Cells,
+    /// The bits of the seconds since 1970; None if it is not wanted.
+    created: Option<AtomicU64>,
     /// None until it is set.
     info: RwLock<Option<Facts>>,
+    /// Empty until there is one; then one place for each that there can be.
+    exemplars: Mutex<Vec<Option<Arc<Exemplar>>>>,
 }
 
 impl Series {
-    pub(super) fn new(desc: Arc<Desc>, labels: LabelSet) -> Self {
+    pub(super) fn new(desc: Arc<Desc>, labels: LabelSet, options: &Options) -> Self {
         let len = match desc.kind {
-            Kind::Counter | Kind::Gauge => 1,
+            Kind::Counter | Kind::Gauge | Kind::Unknown | Kind::StateSet => 1,
             Kind::Histogram => desc.bounds.len() + 2,
-            Kind::Info => 0,
+            Kind::Summary => 2,
+            Kind::Info | Kind::GaugeHistogram => 0,
         };
-        Self { desc, labels, cells: Cells::new(len), info: RwLock::new(None) }
+        let dated = matches!(desc.kind, Kind::Counter | Kind::Histogram | Kind::Summary);
+        let created = (options.created && dated).then(|| AtomicU64::new((options.now)().to_bits()));
+        Self {
+            desc,
+            labels,
+            cells: Cells::new(len),
+            created,
+            info: RwLock::default(),
+            exemplars: Mutex::default(),
+        }
     }
 
     /// The series' labels.
@@ -59,19 +80,42 @@ impl Series {
         arena::get(&self.cells[0])
     }
 
-    /// Counts one observation of a histogram. NaN falls into the `+Inf` bucket, as in Go's client.
+    /// Sets a counter back to zero; it was created at `now`, in seconds since 1970.
+    pub fn reset(&self, now: f64) {
+        self.set(0.0);
+        if let Some(created) = &self.created {
+            created.store(now.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts one observation of a histogram or summary. NaN falls into a histogram's `+Inf`
+    /// bucket, as in Go's client.
     pub fn observe(&self, value: f64) {
         self.observe_n(value, 1);
     }
 
     /// Counts `n` observations of the same value.
     pub fn observe_n(&self, value: f64, n: u64) {
+        let bucket = self.bucket_of(value);
+        self.cells[bucket].fetch_add(n, Ordering::Relaxed);
+        arena::add(&self.cells[self.cells.len() - 1], value * n as f64);
+    }
+
+    /// The index of the bucket that a value falls into. A summary has one bucket.
+    fn bucket_of(&self, value: f64) -> usize {
         let bounds = &self.desc.bounds;
         // Counting beats branching: no misprediction, and the loop is vectorised.
         let fitting: usize = bounds.iter().map(|bound| usize::from(value <= *bound)).sum();
-        let bucket = bounds.len() - fitting;
-        self.cells[bucket].fetch_add(n, Ordering::Relaxed);
-        arena::add(&self.cells[bounds.len() + 1], value * n as f64);
+        bounds.len() - fitting
+    }
+
+    /// Keeps an exemplar: a counter's latest, or the latest of the bucket that its value is in.
+    /// It does not count the value.
+    pub fn set_exemplar(&self, exemplar: Exemplar) {
+        let bucket = self.bucket_of(exemplar.value);
+        let mut exemplars = self.exemplars.lock();
+        exemplars.resize(self.desc.bounds.len() + 1, None);
+        exemplars[bucket] = Some(Arc::new(exemplar));
     }
 
     /// Sets the facts of an info.
@@ -82,6 +126,15 @@ impl Series {
         *self.info.write() = Some((names.into_iter().map(Into::into).collect(), labels));
     }
 
+    /// Makes a state current; false if the set has no such state.
+    pub fn set_state(&self, state: &str) -> bool {
+        let found = self.desc.states.iter().position(|known| **known == *state);
+        if let Some(index) = found {
+            self.cells[0].store(index as u64, Ordering::Relaxed);
+        }
+        found.is_some()
+    }
+
     /// Adds this histogram's buckets to `counts`; returns its sum of values.
     pub fn add_buckets_to(&self, counts: &mut [u64]) -> f64 {
         for (count, cell) in counts.iter_mut().zip(&self.cells[..=self.desc.bounds.len()]) {
@@ -90,22 +143,109 @@ impl Series {
         arena::get(&self.cells[self.desc.bounds.len() + 1])
     }
 
-    /// Reads the series and hands its value over; an info that was never set has none.
-    pub(super) fn read(&self, take: &mut dyn FnMut(&LabelSet, Value<'_>)) {
-        match self.desc.kind {
-            Kind::Counter => take(&self.labels, Value::Counter(self.get())),
-            Kind::Gauge => take(&self.labels, Value::Gauge(self.get())),
+    /// Reads the series and hands it over; an info that was never set has nothing to say.
+    /// `counts` is scratch memory.
+    pub(super) fn read(&self, counts: &mut Vec<u64>, take: &mut dyn FnMut(&Reading<'_>)) {
+        let value = match self.desc.kind {
+            Kind::Counter => Value::Counter(self.get()),
+            Kind::Gauge | Kind::Unknown => Value::Gauge(self.get()),
+            Kind::StateSet => Value::StateSet {
+                states: &self.desc.states,
+                current: self.cells[0].load(Ordering::Relaxed) as usize,
+            },
+            Kind::Summary => Value::Summary {
+                count: self.cells[0].load(Ordering::Relaxed),
+                sum: arena::get(&self.cells[1]),
+                quantiles: &[],
+            },
             Kind::Histogram => {
-                let mut counts = vec![0; self.desc.bounds.len() + 1];
-                let sum = self.add_buckets_to(&mut counts);
-                let bounds = &self.desc.bounds;
-                take(&self.labels, Value::Histogram { bounds, counts: &counts, sum });
+                counts.clear();
+                counts.resize(self.desc.bounds.len() + 1, 0);
+                let sum = self.add_buckets_to(counts);
+                Value::Histogram { bounds: &self.desc.bounds, counts, sum }
             }
             Kind::Info => {
                 if let Some((names, labels)) = &*self.info.read() {
-                    take(&self.labels, Value::Info { names, labels });
+                    take(&Value::Info { names, labels }.into());
                 }
+                return;
             }
+            Kind::GaugeHistogram => return,
+        };
+        let exemplars = self.exemplars.lock().clone();
+        take(&Reading { value, created: self.created(), exemplars: &exemplars });
+    }
+
+    /// When it was created, in seconds since 1970, where that is wanted.
+    fn created(&self) -> Option<f64> {
+        let created = self.created.as_ref().filter(|_| created_enabled())?;
+        Some(arena::get(created))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(desc: Desc) -> Series {
+        let options = Options { now: || 5.0, ..Options::default() };
+        Series::new(Arc::new(desc), LabelSet::default(), &options)
+    }
+
+    fn desc(kind: Kind) -> Desc {
+        Desc::new(kind, "a", "", &[]).unwrap()
+    }
+
+    fn read<T>(series: &Series, look: impl Fn(&Reading<'_>) -> T) -> T {
+        let mut result = None;
+        series.read(&mut Vec::new(), &mut |reading| result = Some(look(reading)));
+        result.unwrap()
+    }
+
+    #[test]
+    fn a_summary_counts_and_sums() {
+        let series = series(desc(Kind::Summary));
+        series.observe(1.5);
+        series.observe_n(2.0, 2);
+        let (count, sum) = read(&series, |reading| match reading.value {
+            Value::Summary { count, sum, .. } => (count, sum),
+            _ => unreachable!(),
+        });
+        assert_eq!((count, sum), (3, 5.5));
+    }
+
+    #[test]
+    fn a_state_set_is_in_its_first_state_until_told() {
+        let series = series(desc(Kind::StateSet).with_states(&["off", "on"]).unwrap());
+        let current = || {
+            read(&series, |reading| match reading.value {
+                Value::StateSet { current, .. } => current,
+                _ => unreachable!(),
+            })
+        };
+        assert_eq!(current(), 0);
+        assert!(series.set_state("on") && !series.set_state("broken"));
+        assert_eq!(current(), 1);
+    }
+
+    #[test]
+    fn a_reset_moves_the_time_of_creation() {
+        let series = series(desc(Kind::Counter));
+        series.add(3.0);
+        assert_eq!(read(&series, |reading| reading.created), Some(5.0));
+        series.reset(7.0);
+        assert_eq!((series.get(), read(&series, |reading| reading.created)), (0.0, Some(7.0)));
+    }
+
+    #[test]
+    fn each_bucket_keeps_its_latest_exemplar() {
+        let series = series(desc(Kind::Histogram).with_bounds(&[1.0, 2.0]).unwrap());
+        for value in [0.5, 0.75, 9.0] {
+            series.set_exemplar(Exemplar::new(vec![], value, 0.0).unwrap());
         }
+        let values: Vec<_> = read(&series, |reading| {
+            reading.exemplars.iter().map(|e| e.as_ref().map(|e| e.value)).collect()
+        });
+        assert_eq!(values, [Some(0.75), None, Some(9.0)]);
     }
 }

@@ -16,8 +16,7 @@ use smallvec::SmallVec;
 use super::boundary::detached;
 use super::globals;
 use crate::metrics::{
-    self, Desc, Family, Format, Key, Kind, LabelSet, Options, OwnedKey, Registry, Series, Sink,
-    Value, format_number,
+    self, Desc, Family, Format, Key, Kind, Options, OwnedKey, Registry, Sample, Series,
 };
 
 /// `prometheus_client`'s default buckets.
@@ -504,56 +503,12 @@ pub(super) fn collect(py: Python<'_>, registry: &PyRegistry) -> Vec<FamilyRow> {
 
 impl PyRegistry {
     fn samples(&self) -> Vec<FamilyRow> {
-        let mut samples = Samples::default();
-        self.0.collect(&mut samples);
-        samples.0
-    }
-}
-
-/// A sink that keeps every sample.
-#[derive(Default)]
-struct Samples(Vec<FamilyRow>);
-
-impl Sink for Samples {
-    fn family(&mut self, desc: &Desc) {
-        let row = (
-            desc.name.to_string(),
-            desc.help.to_string(),
-            desc.kind.as_str(),
-            desc.unit.to_string(),
-        );
-        self.0.push((row.0, row.1, row.2, row.3, Vec::new()));
-    }
-
-    fn sample(&mut self, desc: &Desc, labels: &LabelSet, value: Value<'_>) {
-        let Some(family) = self.0.last_mut() else { return };
-        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let labels: Vec<_> = labels.pairs(&desc.label_names).map(owned).collect();
-        let mut push = |suffix: &str, extra: Option<(String, String)>, value: f64| {
-            let labels = labels.iter().cloned().chain(extra).collect();
-            family.4.push((format!("{}{suffix}", desc.name), labels, value));
-        };
-        match value {
-            Value::Counter(value) => push("_total", None, value),
-            Value::Gauge(value) => push("", None, value),
-            Value::Info { names, labels: facts } => {
-                let mut all = labels.clone();
-                all.extend(facts.pairs(names).map(owned));
-                family.4.push((format!("{}_info", desc.name), all, 1.0));
-            }
-            Value::Histogram { bounds, counts, sum } => {
-                let mut total = 0;
-                for (index, count) in counts.iter().enumerate() {
-                    total += count;
-                    let mut bound = String::new();
-                    let value = bounds.get(index).copied().unwrap_or(f64::INFINITY);
-                    format_number(value, &mut bound);
-                    push("_bucket", Some(("le".into(), bound)), total as f64);
-                }
-                push("_count", None, total as f64);
-                push("_sum", None, sum);
-            }
-        }
+        let row = |sample: Sample| (sample.name, sample.labels, sample.value);
+        let families = metrics::collect(&self.0).into_iter().map(|family| {
+            let samples = family.samples.into_iter().map(row).collect();
+            (family.name, family.help, family.kind.as_str(), family.unit, samples)
+        });
+        families.collect()
     }
 }
 
