@@ -39,6 +39,22 @@ impl Kind {
         }
     }
 
+    /// The type with this word, if there is one; `untyped` is an old one for `unknown`.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [
+            Self::Counter,
+            Self::Gauge,
+            Self::Summary,
+            Self::Histogram,
+            Self::GaugeHistogram,
+            Self::Info,
+            Self::StateSet,
+            Self::Unknown,
+        ];
+        let word = if word == "untyped" { "unknown" } else { word };
+        all.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word in the `# TYPE` line of Prometheus' own text formats, which know fewer types.
     pub const fn page_str(self) -> &'static str {
         match self {

@@ -39,8 +39,15 @@ pub fn collect(registry: &Registry) -> Vec<Snapshot> {
 }
 
 /// A sink that keeps every sample.
-#[derive(Default)]
-struct Snapshots(Vec<Snapshot>);
+#[derive(Debug, Default)]
+pub struct Snapshots(Vec<Snapshot>);
+
+impl Snapshots {
+    /// The families that it was given.
+    pub fn into_inner(self) -> Vec<Snapshot> {
+        self.0
+    }
+}
 
 impl Sink for Snapshots {
     fn family(&mut self, desc: &Desc) {

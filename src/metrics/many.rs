@@ -12,7 +12,7 @@ const LANES: usize = 8;
 
 /// Counts of values, not yet written to a histogram.
 #[derive(Debug)]
-pub(super) struct Tally<'a> {
+pub struct Tally<'a> {
     bounds: &'a [f64],
     /// Values up to each bound.
     cumulated: Vec<u64>,
@@ -28,12 +28,12 @@ impl<'a> Tally<'a> {
     }
 
     /// Takes values that lie one after the other.
-    pub(super) fn extend_from_slice(&mut self, values: &[f64]) {
+    pub fn extend_from_slice(&mut self, values: &[f64]) {
         values.chunks(BLOCK).for_each(|block| self.count(block));
     }
 
     /// Takes any values.
-    pub(super) fn extend(&mut self, values: impl IntoIterator<Item = f64>) {
+    pub fn extend(&mut self, values: impl IntoIterator<Item = f64>) {
         let mut block = std::mem::take(&mut self.block);
         for value in values {
             block.push(value);

@@ -35,8 +35,9 @@ mod text;
 pub use created::{created_enabled, disable_created_metrics, enable_created_metrics};
 pub use desc::{Desc, Kind};
 pub use family::{Family, Options, SERIES_LIMIT};
-pub use flat::{Snapshot, collect};
+pub use flat::{Snapshot, Snapshots, collect};
 pub use labels::{Key, LabelSet, OwnedKey};
+pub use many::Tally;
 pub use names::{
     Escaping, is_legacy_label_name, is_legacy_metric_name, legacy_validation, set_legacy_validation,
 };

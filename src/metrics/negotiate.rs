@@ -26,6 +26,24 @@ impl Format {
     /// All formats.
     pub const ALL: [Self; 4] = [Self::Text004, Self::Text100, Self::OpenMetrics1, Self::Protobuf];
 
+    /// The formats of text.
+    pub const TEXT: [Self; 3] = [Self::Text004, Self::Text100, Self::OpenMetrics1];
+
+    /// A short name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text004 => "text-0.0.4",
+            Self::Text100 => "text-1.0.0",
+            Self::OpenMetrics1 => "openmetrics-1.0.0",
+            Self::Protobuf => "protobuf",
+        }
+    }
+
+    /// The format with this short name, if there is one.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
+    }
+
     /// The `Content-Type` of a page in this format, where no escaping was negotiated.
     pub const fn content_type(self) -> &'static str {
         match self {

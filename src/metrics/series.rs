@@ -19,6 +19,7 @@ use super::created::created_enabled;
 use super::desc::{Desc, Kind};
 use super::family::Options;
 use super::labels::LabelSet;
+use super::many::Tally;
 use super::sample::Exemplar;
 use super::sink::{Reading, Value};
 
@@ -116,6 +117,20 @@ impl Series {
         let mut exemplars = self.exemplars.lock();
         exemplars.resize(self.desc.bounds.len() + 1, None);
         exemplars[bucket] = Some(Arc::new(exemplar));
+    }
+
+    /// An empty tally of observations of this histogram.
+    pub fn tally(&self) -> Tally<'_> {
+        Tally::new(&self.desc.bounds)
+    }
+
+    /// Counts the observations of a tally.
+    pub fn observe_tally(&self, tally: Tally<'_>) {
+        let (counts, sum) = tally.finish();
+        for (cell, count) in self.cells.iter().zip(counts) {
+            cell.fetch_add(count, Ordering::Relaxed);
+        }
+        arena::add(&self.cells[self.desc.bounds.len() + 1], sum);
     }
 
     /// Sets the facts of an info.

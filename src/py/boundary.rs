@@ -1,4 +1,5 @@
-//! The one door out of the interpreter: whatever may take long runs without the GIL.
+//! The two doors of the interpreter: out of it, for whatever may take long, and into it, for
+//! callbacks. No lock of this crate is held through either.
 
 use pyo3::prelude::*;
 
@@ -6,4 +7,10 @@ use pyo3::prelude::*;
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     #[allow(clippy::disallowed_methods)] // this is the door
     py.detach(work)
+}
+
+/// Runs `work` with the GIL, on whatever thread this is.
+pub(super) fn attached<T>(work: impl for<'py> FnOnce(Python<'py>) -> T) -> T {
+    #[allow(clippy::disallowed_methods)] // this is the door
+    Python::attach(work)
 }

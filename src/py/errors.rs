@@ -4,6 +4,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyValueError};
 use pyo3::prelude::*;
 
+use super::boundary::attached;
 use crate::error::Error;
 
 create_exception!(ryot_metrics, RyotError, PyException, "Base of this package's own errors.");
@@ -41,7 +42,7 @@ impl From<Error> for PyErr {
 }
 
 fn queue_full(text: String, retry_after: f64) -> PyErr {
-    Python::attach(|py| {
+    attached(|py| {
         let error = QueueFullError::new_err(text);
         match error.value(py).setattr("retry_after", retry_after) {
             Ok(()) => error,

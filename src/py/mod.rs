@@ -2,14 +2,17 @@
 //! back; a branch about the domain belongs into the core.
 
 // Docstrings are Python's, with its own markup.
-#![allow(clippy::doc_markdown)]
+#![allow(clippy::doc_markdown, clippy::doc_link_with_quotes)]
 
 mod boundary;
-mod client;
 mod engine;
 mod errors;
 mod globals;
+mod handle;
+mod metric;
+mod registry;
 mod request;
+mod values;
 
 use pyo3::prelude::*;
 
@@ -21,17 +24,11 @@ mod _ryot_metrics {
     use crate::llm::Name;
 
     #[pymodule_export]
-    use super::client::{Floor, PyCounter, PyGauge, PyHistogram, PyInfo, PyRegistry};
+    use super::metric::{Floor, PyCounter, PyEnum, PyGauge, PyHistogram, PyInfo, PySummary};
     #[pymodule_export]
-    use super::client::{collect, encode, negotiate};
+    use super::metric::{disable_created_metrics, enable_created_metrics};
     #[pymodule_export]
-    use super::engine::{PyEngine, PyEngineConfig, PySamplingParams, PyStream, PyWakeup};
-    #[pymodule_export]
-    use super::errors::{
-        DecodeError, EngineClosedError, OutOfMemoryError, QueueFullError, RyotError,
-    };
-    #[pymodule_export]
-    use super::request::PyRequest;
+    use super::registry::{PyRegistry, encode, negotiate};
     #[pymodule_export]
     use super::request::catalogue;
 
@@ -39,7 +36,7 @@ mod _ryot_metrics {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
-        module.add("REGISTRY", PyRegistry::global(module.py())?)?;
+        module.add("REGISTRY", PyRegistry::global())?;
         let recorder = super::globals::recorder();
         for (name, family) in [("system_info", Name::SystemInfo), ("model_info", Name::ModelInfo)] {
             module.add(name, PyInfo::of(recorder.family(family).clone()))?;

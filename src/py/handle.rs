@@ -1,0 +1,254 @@
+//! What all metric classes share: the family and the series behind an object, the children of a
+//! labelled one, and the values that a call's arguments name.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Weak};
+
+use indexmap::IndexMap;
+use parking_lot::{Mutex, RwLock};
+use pyo3::PyClass;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use smallvec::SmallVec;
+
+use super::boundary::attached;
+use super::globals;
+use super::registry::PyRegistry;
+use crate::error::Result;
+use crate::metrics::{
+    self, Desc, Exemplar, Family, Key, Kind, Options, OwnedKey, Registry, Series, Sink, Source,
+};
+
+/// The `registry` argument: left out, None or a registry.
+pub(super) enum Target {
+    Default,
+    Unregistered,
+    Given(Arc<Registry>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Target {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if object.is_none() {
+            return Ok(Self::Unregistered);
+        }
+        Ok(Self::Given(object.cast::<PyRegistry>()?.get().core().clone()))
+    }
+}
+
+/// The arguments that all constructors share.
+pub(super) struct Spec<'a> {
+    pub(super) kind: Kind,
+    /// Namespace, subsystem, name.
+    pub(super) parts: [&'a str; 3],
+    pub(super) documentation: &'a str,
+    pub(super) labelnames: Vec<String>,
+    pub(super) unit: &'a str,
+}
+
+impl Spec<'_> {
+    fn desc(&self) -> Result<Desc> {
+        let parts: Vec<&str> = self.parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let mut name = parts.join("_");
+        if self.kind == Kind::Counter {
+            name.truncate(name.strip_suffix("_total").unwrap_or(&name).len());
+        }
+        if !self.unit.is_empty() && !name.ends_with(&format!("_{}", self.unit)) {
+            name = format!("{name}_{}", self.unit);
+        }
+        let labels: Vec<&str> = self.labelnames.iter().map(String::as_str).collect();
+        Desc::new(self.kind, &name, self.documentation, &labels)?.with_unit(self.unit)
+    }
+}
+
+/// A family, and one of its series unless labels are missing.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) family: Arc<Family>,
+    pub(super) series: Option<Arc<Series>>,
+    /// What a registry has of it.
+    pub(super) source: Arc<Functions>,
+}
+
+impl Handle {
+    /// Makes a family; `finish` adds to its description what its kind needs.
+    pub(super) fn new(
+        spec: &Spec<'_>,
+        registry: &Target,
+        finish: impl FnOnce(Desc) -> Result<Desc>,
+    ) -> Result<Self> {
+        let family = Family::new(finish(spec.desc()?)?, Options::default());
+        let source = Arc::new(Functions { family: family.clone(), functions: Mutex::default() });
+        match registry {
+            Target::Default => globals::registry().register(source.clone())?,
+            Target::Given(registry) => registry.register(source.clone())?,
+            Target::Unregistered => {}
+        }
+        let series = family.desc().label_names.is_empty().then(|| family.series::<&str>(&[]));
+        Ok(Self { family, series, source })
+    }
+
+    /// A family of the catalogue, which is absent until it is written.
+    pub(super) fn of(family: Arc<Family>) -> Self {
+        let source = Arc::new(Functions { family: family.clone(), functions: Mutex::default() });
+        Self { family, series: None, source }
+    }
+
+    pub(super) fn child(&self, series: Arc<Series>) -> Self {
+        Self { family: self.family.clone(), series: Some(series), source: self.source.clone() }
+    }
+
+    pub(super) fn series(&self) -> PyResult<&Arc<Series>> {
+        self.series.as_ref().ok_or_else(|| {
+            let kind = self.family.desc().kind.as_str();
+            PyValueError::new_err(format!("{kind} metric is missing label values"))
+        })
+    }
+
+    /// The families of this object, as `collect()` gives them.
+    pub(super) fn snapshots(&self) -> Vec<metrics::Snapshot> {
+        let mut snapshots = metrics::Snapshots::default();
+        self.source.collect(&mut snapshots);
+        snapshots.into_inner()
+    }
+}
+
+/// An exemplar of now, from the argument `exemplar`.
+pub(super) fn exemplar_of(labels: &Bound<'_, PyDict>, value: f64) -> PyResult<Exemplar> {
+    let labels = super::registry::pairs(Some(labels))?;
+    Ok(Exemplar::new(labels, value, crate::clock::unix_seconds())?)
+}
+
+/// A family whose gauges may be functions of Python, called when a page is written.
+#[derive(Debug)]
+pub(super) struct Functions {
+    family: Arc<Family>,
+    functions: Mutex<Vec<(Weak<Series>, Py<PyAny>)>>,
+}
+
+impl Functions {
+    /// From now on, `function` says the value of this series.
+    pub(super) fn set(&self, series: &Arc<Series>, function: Py<PyAny>) {
+        let mut functions = self.functions.lock();
+        let series = Arc::downgrade(series);
+        let place = functions.iter().position(|(other, _)| Weak::ptr_eq(other, &series));
+        let old = place.map(|place| functions.swap_remove(place));
+        functions.push((series, function));
+        drop(functions);
+        drop(old); // not under the lock: it may be the last reference
+    }
+
+    fn call(&self, py: Python<'_>) {
+        let functions: Vec<_> = {
+            let functions = self.functions.lock();
+            functions.iter().map(|(series, it)| (series.clone(), it.clone_ref(py))).collect()
+        };
+        for (series, function) in functions {
+            let Some(series) = series.upgrade() else { continue };
+            match function.call0(py).and_then(|value| value.extract::<f64>(py)) {
+                Ok(value) => series.set(value),
+                Err(error) => error.write_unraisable(py, Some(function.bind(py))),
+            }
+        }
+    }
+}
+
+impl Source for Functions {
+    fn describe(&self) -> Vec<&Desc> {
+        vec![self.family.desc()]
+    }
+
+    fn collect(&self, sink: &mut dyn Sink) {
+        if !self.functions.lock().is_empty() {
+            attached(|py| self.call(py));
+        }
+        self.family.collect(sink);
+    }
+}
+
+/// Children by label values, and the label names as Python has them: what makes `labels` cheap.
+/// A child is one object for the life of its series, as in `prometheus_client`.
+#[derive(Debug)]
+pub(super) struct Children<C> {
+    pub(super) names: Vec<Py<PyString>>,
+    pub(super) children: RwLock<IndexMap<OwnedKey, Py<C>, ahash::RandomState>>,
+}
+
+impl<C: PyClass> Children<C> {
+    pub(super) fn new(py: Python<'_>, desc: &Desc) -> Self {
+        let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
+        Self { names: names.collect(), children: RwLock::default() }
+    }
+
+    /// The child with these values; made by `make` if it is new.
+    pub(super) fn get<V: AsRef<str>>(
+        &self,
+        py: Python<'_>,
+        values: &[V],
+        make: impl FnOnce() -> PyResult<Py<C>>,
+    ) -> PyResult<Py<C>> {
+        if let Some(child) = self.children.read().get(&Key(values)) {
+            return Ok(child.clone_ref(py));
+        }
+        let new = make()?; // outside of the lock: making an object may run Python's collector
+        let mut children = self.children.write();
+        Ok(children.entry(OwnedKey::new(values)).or_insert(new).clone_ref(py))
+    }
+}
+
+/// A label value as text: borrowed from a string, else what `str()` gives.
+fn value_text<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, str>> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(Cow::Borrowed(text.to_str()?)),
+        Err(_) => Ok(Cow::Owned(value.str()?.extract()?)),
+    }
+}
+
+/// Most families have no more labels; others cost an allocation at each lookup.
+type Values<T> = SmallVec<[T; 8]>;
+
+/// Puts the values of keywords into the order of the label names.
+fn by_keyword<'py>(
+    names: &[Py<PyString>],
+    kwargs: &Bound<'py, PyDict>,
+) -> PyResult<Values<Bound<'py, PyAny>>> {
+    let incorrect = || PyValueError::new_err("Incorrect label names");
+    if kwargs.len() != names.len() {
+        return Err(incorrect());
+    }
+    // Call sites mostly name labels in their order, and with interned strings: then a comparison
+    // of pointers finds each without a hash.
+    if kwargs.iter().zip(names).all(|((key, _), name)| key.is(name)) {
+        return Ok(kwargs.iter().map(|(_, value)| value).collect());
+    }
+    let value = |name: &Py<PyString>| kwargs.get_item(name)?.ok_or_else(incorrect);
+    names.iter().map(value).collect()
+}
+
+/// Hands over the values of a call's arguments, in the order of the label names.
+pub(super) fn with_values<T>(
+    desc: &Desc,
+    names: &[Py<PyString>],
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+    take: impl FnOnce(&[Cow<'_, str>]) -> PyResult<T>,
+) -> PyResult<T> {
+    if names.is_empty() {
+        let text = format!("No label names were set when constructing {}", desc.name);
+        return Err(PyValueError::new_err(text));
+    }
+    let values: Values<Bound<'_, PyAny>> = match kwargs.filter(|given| !given.is_empty()) {
+        Some(_) if !args.is_empty() => {
+            return Err(PyValueError::new_err("Can't pass both *args and **kwargs"));
+        }
+        Some(kwargs) => by_keyword(names, kwargs)?,
+        None if args.len() != names.len() => {
+            return Err(PyValueError::new_err("Incorrect label count"));
+        }
+        None => args.iter().collect(),
+    };
+    let texts: Values<Cow<'_, str>> = values.iter().map(value_text).collect::<PyResult<_>>()?;
+    take(&texts)
+}

@@ -1,0 +1,369 @@
+//! Registries in Python, and collectors that are written in Python.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::boundary::{attached, detached};
+use super::globals;
+use super::metric::source_of;
+use crate::error::{Error, Result};
+use crate::metrics::{
+    self, Desc, Exemplar, Kind, Pairs, Registry, Sample, Sink, Source, Timestamp,
+};
+
+/// A set of families that are exposed together.
+///
+/// Args:
+///     auto_describe: A collector without `describe` is asked for its families when it is
+///         registered, so that duplicates are found. Default False.
+///     target_info: Labels of the sample `target_info`.
+///     support_collectors_without_names: A restricted page asks collectors of unknown names too.
+///     labels: Constant labels of every sample of this registry.
+///
+/// Raises:
+///     ValueError: For a malformed label name.
+///
+/// Example:
+///     >>> from ryot_metrics.client import CollectorRegistry, Counter, generate_latest
+///     >>> registry = CollectorRegistry(labels={"zone": "a"})
+///     >>> Counter("jobs", "Jobs done.", registry=registry).inc()
+///     >>> b'jobs_total{zone="a"} 1.0' in generate_latest(registry)
+///     True
+#[pyclass(frozen, name = "CollectorRegistry", module = "ryot_metrics.client")]
+#[derive(Debug)]
+pub(super) struct PyRegistry {
+    core: Arc<Registry>,
+    collectors: Arc<Mutex<Vec<Arc<PyCollector>>>>,
+    auto_describe: bool,
+    unnamed: bool,
+    /// The names of the samples that this view of the registry shows.
+    only: Option<Vec<String>>,
+}
+
+impl PyRegistry {
+    pub(super) fn global() -> Self {
+        Self {
+            core: globals::registry(),
+            collectors: Arc::default(),
+            auto_describe: true,
+            unnamed: false,
+            only: None,
+        }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Registry> {
+        &self.core
+    }
+
+    /// Gives what this view shows.
+    pub(super) fn give(&self, sink: &mut dyn Sink) {
+        match &self.only {
+            Some(names) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                self.core.collect_only(&names, self.unnamed, sink);
+            }
+            None => self.core.collect(sink),
+        }
+    }
+
+    pub(super) fn page(&self, exposition: metrics::Exposition) -> String {
+        match &self.only {
+            Some(names) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                metrics::encode_only(&self.core, &names, self.unnamed, exposition)
+            }
+            None => metrics::encode(&self.core, exposition),
+        }
+    }
+}
+
+#[pymethods]
+impl PyRegistry {
+    #[new]
+    #[pyo3(signature = (
+        auto_describe=false, target_info=None, support_collectors_without_names=false, *,
+        labels=None
+    ))]
+    fn new(
+        auto_describe: bool,
+        target_info: Option<&Bound<'_, PyDict>>,
+        support_collectors_without_names: bool,
+        labels: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let core = Registry::with_labels(pairs(labels)?)?;
+        core.set_target_info(pairs(target_info)?)?;
+        Ok(Self {
+            core: Arc::new(core),
+            collectors: Arc::default(),
+            auto_describe,
+            unnamed: support_collectors_without_names,
+            only: None,
+        })
+    }
+
+    /// Adds a metric, or any object with a method `collect` that gives families.
+    ///
+    /// Raises:
+    ///     ValueError: If one of its names is taken.
+    fn register(&self, collector: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(source) = source_of(collector) {
+            return Ok(self.core.register(source)?);
+        }
+        let descs = described(collector, self.auto_describe)?;
+        let source = Arc::new(PyCollector { object: collector.clone().unbind(), descs });
+        self.core.register(source.clone())?;
+        self.collectors.lock().push(source);
+        Ok(())
+    }
+
+    /// Takes a metric or a collector off again.
+    ///
+    /// Raises:
+    ///     KeyError: If it is not registered.
+    fn unregister(&self, collector: &Bound<'_, PyAny>) -> PyResult<()> {
+        let missing = || pyo3::exceptions::PyKeyError::new_err(collector.clone().unbind());
+        if let Some(source) = source_of(collector) {
+            return if self.core.unregister(&source) { Ok(()) } else { Err(missing()) };
+        }
+        let mut collectors = self.collectors.lock();
+        let place = collectors.iter().position(|it| it.object.is(collector));
+        let source = collectors.remove(place.ok_or_else(missing)?);
+        drop(collectors);
+        let source: Arc<dyn Source> = source;
+        self.core.unregister(&source);
+        Ok(())
+    }
+
+    /// A view of this registry that shows only the samples of these names, suffixes included.
+    fn restricted_registry(&self, names: Vec<String>) -> Self {
+        Self {
+            core: self.core.clone(),
+            collectors: self.collectors.clone(),
+            auto_describe: self.auto_describe,
+            unnamed: self.unnamed,
+            only: Some(names),
+        }
+    }
+
+    /// Sets the labels of the sample `target_info`; None or no labels take it off.
+    ///
+    /// Raises:
+    ///     ValueError: If a registered family has that name.
+    #[pyo3(signature = (labels))]
+    fn set_target_info(&self, labels: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Ok(self.core.set_target_info(pairs(labels)?)?)
+    }
+
+    /// The labels of the sample `target_info`, or None.
+    fn get_target_info<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let labels = self.core.target_info();
+        if labels.is_empty() { Ok(None) } else { dict(py, labels).map(Some) }
+    }
+
+    /// The families as they stand now.
+    ///
+    /// Returns:
+    ///     An iterator over `ryot_metrics.client.Metric`.
+    fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        families_of(py, detached(py, || self.snapshots()))?.try_iter().map(Bound::into_any)
+    }
+
+    /// The value of the first sample with this name and exactly these labels, or None.
+    ///
+    /// Args:
+    ///     name: The sample's name, suffix included: `jobs_total`, `latency_bucket`.
+    ///     labels: Its labels; a bucket's `le` is one of them.
+    #[pyo3(signature = (name, labels=None))]
+    fn get_sample_value(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        labels: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<f64>> {
+        let wanted = pairs(labels)?;
+        let families = detached(py, || self.snapshots());
+        let mut samples = families.into_iter().flat_map(|family| family.samples);
+        let found = samples.find(|sample| {
+            sample.name == name
+                && sample.labels.len() == wanted.len()
+                && wanted.iter().all(|pair| sample.labels.contains(pair))
+        });
+        Ok(found.map(|sample| sample.value))
+    }
+}
+
+impl PyRegistry {
+    fn snapshots(&self) -> Vec<metrics::Snapshot> {
+        let mut snapshots = metrics::Snapshots::default();
+        self.give(&mut snapshots);
+        snapshots.into_inner()
+    }
+}
+
+/// Families as objects of Python.
+pub(super) fn families_of(
+    py: Python<'_>,
+    families: Vec<metrics::Snapshot>,
+) -> PyResult<Bound<'_, PyList>> {
+    let metric = py.import("ryot_metrics.client.families")?.getattr("Metric")?;
+    let list = PyList::empty(py);
+    for family in families {
+        let kind = family.kind.as_str();
+        let object = metric.call1((family.name, family.help, kind, family.unit))?;
+        let add = object.getattr("add_sample")?;
+        for sample in family.samples {
+            let labels = dict(py, sample.labels)?;
+            let timestamp = sample.timestamp.map(Timestamp::seconds);
+            let exemplar = sample.exemplar.map(|it| exemplar_object(py, &it)).transpose()?;
+            add.call1((sample.name, labels, sample.value, timestamp, exemplar))?;
+        }
+        list.append(object)?;
+    }
+    Ok(list)
+}
+
+fn exemplar_object<'py>(py: Python<'py>, exemplar: &Exemplar) -> PyResult<Bound<'py, PyAny>> {
+    let class = py.import("ryot_metrics.client.samples")?.getattr("Exemplar")?;
+    let timestamp = exemplar.timestamp.map(Timestamp::seconds);
+    class.call1((dict(py, exemplar.labels.clone())?, exemplar.value, timestamp))
+}
+
+fn dict(py: Python<'_>, pairs: Pairs) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    pairs.into_iter().try_for_each(|(name, value)| dict.set_item(name, value))?;
+    Ok(dict)
+}
+
+/// Label pairs of a mapping, or none.
+pub(super) fn pairs(mapping: Option<&Bound<'_, PyDict>>) -> PyResult<Pairs> {
+    let Some(mapping) = mapping else { return Ok(Vec::new()) };
+    let text = |value: &Bound<'_, PyAny>| value.str()?.extract::<String>();
+    mapping.iter().map(|(name, value)| Ok((text(&name)?, text(&value)?))).collect()
+}
+
+/// What a collector says that it will give, if it says so.
+fn described(collector: &Bound<'_, PyAny>, auto_describe: bool) -> PyResult<Vec<Desc>> {
+    let describe = match collector.getattr_opt("describe")? {
+        Some(describe) => describe,
+        None if auto_describe => collector.getattr("collect")?,
+        None => return Ok(Vec::new()),
+    };
+    describe.call0()?.try_iter()?.map(|family| desc_of(&family?)).collect()
+}
+
+fn desc_of(family: &Bound<'_, PyAny>) -> PyResult<Desc> {
+    let name: String = family.getattr("name")?.extract()?;
+    let help: String = family.getattr("documentation")?.extract()?;
+    let kind: String = family.getattr("type")?.extract()?;
+    let unit: String = family.getattr("unit")?.extract()?;
+    let kind = Kind::parse(&kind)
+        .ok_or_else(|| Error::InvalidArgument(format!("Invalid metric type: {kind}")))?;
+    let desc = Desc::new(kind, &name, &help, &[])?;
+    Ok(Desc { unit: unit.into(), ..desc })
+}
+
+fn sample_of(sample: &Bound<'_, PyAny>) -> PyResult<Sample> {
+    let labels = sample.getattr("labels")?;
+    let exemplar = sample.getattr("exemplar")?;
+    Ok(Sample {
+        name: sample.getattr("name")?.extract()?,
+        labels: pairs(Some(labels.cast()?))?,
+        value: sample.getattr("value")?.extract()?,
+        timestamp: timestamp_of(&sample.getattr("timestamp")?)?,
+        exemplar: if exemplar.is_none() { None } else { Some(exemplar_of(&exemplar)?.into()) },
+    })
+}
+
+fn exemplar_of(exemplar: &Bound<'_, PyAny>) -> PyResult<Exemplar> {
+    Ok(Exemplar {
+        labels: pairs(Some(exemplar.getattr("labels")?.cast()?))?,
+        value: exemplar.getattr("value")?.extract()?,
+        timestamp: timestamp_of(&exemplar.getattr("timestamp")?)?,
+    })
+}
+
+fn timestamp_of(timestamp: &Bound<'_, PyAny>) -> PyResult<Option<Timestamp>> {
+    if timestamp.is_none() {
+        return Ok(None);
+    }
+    if let Some(seconds) = timestamp.getattr_opt("sec")? {
+        let nanos = timestamp.getattr("nsec")?.extract()?;
+        return Ok(Some(Timestamp::Exact { seconds: seconds.extract()?, nanos }));
+    }
+    if timestamp.is_instance_of::<pyo3::types::PyInt>() {
+        return Ok(Some(Timestamp::Int(timestamp.extract()?)));
+    }
+    Ok(Some(Timestamp::Float(timestamp.extract()?)))
+}
+
+/// A collector written in Python. What it raises is reported and costs its families, not the page.
+#[derive(Debug)]
+struct PyCollector {
+    object: Py<PyAny>,
+    descs: Vec<Desc>,
+}
+
+impl PyCollector {
+    fn give(&self, py: Python<'_>, sink: &mut dyn Sink) -> PyResult<()> {
+        for family in self.object.bind(py).call_method0("collect")?.try_iter()? {
+            let family = family?;
+            let desc = desc_of(&family)?;
+            let samples = family.getattr("samples")?;
+            let samples: Vec<Sample> =
+                samples.try_iter()?.map(|sample| sample_of(&sample?)).collect::<PyResult<_>>()?;
+            sink.family(&desc);
+            for sample in &samples {
+                sink.raw(&desc, sample);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for PyCollector {
+    fn describe(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self, sink: &mut dyn Sink) {
+        attached(|py| {
+            if let Err(error) = self.give(py, sink) {
+                error.write_unraisable(py, Some(self.object.bind(py)));
+            }
+        });
+    }
+}
+
+/// The page of a registry, as bytes.
+#[pyfunction]
+pub(super) fn encode<'py>(
+    py: Python<'py>,
+    registry: &PyRegistry,
+    format: &str,
+    escaping: Option<&str>,
+) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+    let exposition = exposition(format, escaping)?;
+    let page = detached(py, || registry.page(exposition));
+    Ok(pyo3::types::PyBytes::new(py, page.as_bytes()))
+}
+
+fn exposition(format: &str, escaping: Option<&str>) -> Result<metrics::Exposition> {
+    let unknown = |what, value: &str| Error::InvalidArgument(format!("{what} is {value:?}"));
+    let format =
+        metrics::Format::parse(format).ok_or_else(|| unknown("the unknown format", format))?;
+    let escaping = escaping.map(|name| {
+        metrics::Escaping::parse(name).ok_or_else(|| unknown("the unknown escaping scheme", name))
+    });
+    Ok(metrics::Exposition { format, escaping: escaping.transpose()? })
+}
+
+/// The format and the escaping that an `Accept` header asks for, and the content type.
+#[pyfunction]
+pub(super) fn negotiate(accept: &str) -> (&'static str, Option<&'static str>, String) {
+    let exposition = metrics::Exposition::negotiate(accept, &metrics::Format::TEXT);
+    let escaping = exposition.escaping.map(metrics::Escaping::as_str);
+    (exposition.format.as_str(), escaping, exposition.content_type().into_owned())
+}
