@@ -50,6 +50,10 @@ impl PyRegistry {
     pub(super) fn global(py: Python<'_>) -> PyResult<Py<Self>> {
         Py::new(py, Self(globals::registry()))
     }
+
+    pub(super) fn core(&self) -> &Arc<Registry> {
+        &self.0
+    }
 }
 
 #[pymethods]

@@ -10,6 +10,7 @@ mod engine;
 mod errors;
 mod globals;
 mod request;
+mod serve;
 
 use pyo3::prelude::*;
 
@@ -34,6 +35,8 @@ mod _ryot_metrics {
     use super::request::PyRequest;
     #[pymodule_export]
     use super::request::catalogue;
+    #[pymodule_export]
+    use super::serve::PyServer;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
