@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import Any
 
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry, NativeServer
 
@@ -58,7 +57,7 @@ class MetricsServer:
 
     @property
     def url(self) -> str:
-        """The page's URL; for a Unix socket as curl and Prometheus' file discovery write it."""
+        """The page's URL; for a Unix socket `unix://` and its path, as Docker and gRPC write it."""
         if self.port is None:
             return f"unix://{self.address}"
         return f"{self._scheme}://{self.address}/metrics"
@@ -77,7 +76,7 @@ class MetricsServer:
     def __enter__(self) -> MetricsServer:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
     def __repr__(self) -> str:
@@ -168,5 +167,16 @@ def _shutdown_all() -> None:
         server.shutdown()
 
 
+def _pause_all() -> None:
+    """Before a fork: a page in the making holds locks that nobody would release in the child."""
+    for server in list(_running):
+        server._native.pause()
+
+
+def _resume_all() -> None:
+    for server in list(_running):
+        server._native.resume()
+
+
 # A child has none of them: at its end, there is nothing to shut down.
-os.register_at_fork(after_in_child=_running.clear)
+os.register_at_fork(before=_pause_all, after_in_parent=_resume_all, after_in_child=_running.clear)

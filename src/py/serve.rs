@@ -102,6 +102,16 @@ impl PyServer {
         Ok(detached(py, || self.0.shutdown())?)
     }
 
+    /// To be called before a fork: lets no page begin until `resume`, for a second at most.
+    fn pause(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(detached(py, || self.0.pause())?)
+    }
+
+    /// Takes one `pause` back, in the parent.
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(detached(py, || self.0.resume())?)
+    }
+
     fn __enter__(this: Py<Self>) -> Py<Self> {
         this
     }

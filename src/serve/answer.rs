@@ -16,6 +16,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::config::{Scrape, ScrapeObserver, ServeConfig};
 use super::encoding::{accepts_gzip, gzip};
+use super::gate::Gate;
 use crate::clock::{Clock, seconds_between};
 use crate::metrics::{Format, Registry, encode};
 
@@ -27,6 +28,7 @@ pub(super) type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(super) struct Answerer {
     registry: Arc<Registry>,
+    pub(super) gate: Gate,
     path: Option<String>,
     gzip_min_bytes: usize,
     observer: Arc<dyn ScrapeObserver>,
@@ -37,6 +39,7 @@ impl Answerer {
     pub(super) fn new(registry: Arc<Registry>, config: &ServeConfig) -> Self {
         Self {
             registry,
+            gate: Gate::default(),
             path: config.path.clone(),
             gzip_min_bytes: config.limits.gzip_min_bytes,
             observer: Arc::clone(&config.observer),
@@ -77,7 +80,10 @@ impl Answerer {
         let start = self.clock.now();
         let format = Format::negotiate(&joined(request.headers(), &ACCEPT));
         // The one place where a page is made: `name[]` of the query belongs here.
-        let page = Bytes::from(encode(&self.registry, format));
+        let page = {
+            let _pass = self.gate.pass();
+            Bytes::from(encode(&self.registry, format))
+        };
         let page_bytes = page.len();
         let compress = page_bytes >= self.gzip_min_bytes
             && accepts_gzip(&joined(request.headers(), &ACCEPT_ENCODING));

@@ -106,8 +106,9 @@ impl SocketFile {
 pub(super) fn listen(bind: &Bind) -> Result<(Listener, Address, Option<SocketFile>)> {
     match bind {
         Bind::Tcp { host, port } => {
-            let (listener, address) =
-                tcp(host, *port).map_err(Error::io(format!("listen on {host}:{port}")))?;
+            let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let action = format!("listen on {shown}:{port}");
+            let (listener, address) = tcp(host, *port).map_err(Error::io(action))?;
             Ok((listener, Address::Tcp(address), None))
         }
         Bind::Unix { path, mode } => {

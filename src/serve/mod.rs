@@ -31,6 +31,7 @@ mod accept;
 mod answer;
 mod config;
 mod encoding;
+mod gate;
 mod listen;
 mod seats;
 mod server;

@@ -5,24 +5,30 @@
 //! the thread may have held.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::accept::{self, Service};
 use super::answer::Answerer;
 use super::config::ServeConfig;
-use super::listen::{Address, SocketFile, listen};
+use super::listen::{Address, Listener, SocketFile, listen};
 use super::tls;
 use crate::error::{Error, Result};
 use crate::metrics::Registry;
+
+/// How long a shutdown waits for the thread.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 /// A thread that answers scrapes. Dropping it shuts it down.
 #[derive(Debug)]
 pub struct Server {
     address: Address,
+    answerer: Arc<Answerer>,
     owner: u32,
     running: Mutex<Option<Running>>,
 }
@@ -31,7 +37,43 @@ pub struct Server {
 struct Running {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
+    /// Closes when the thread is about to end.
+    ended: Receiver<()>,
     file: Option<SocketFile>,
+}
+
+impl Running {
+    fn start(
+        runtime: Runtime,
+        listener: Listener,
+        service: Service,
+        file: Option<SocketFile>,
+    ) -> Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let (alive, ended) = mpsc::channel();
+        let spawned = std::thread::Builder::new().name("ryot-scrape".to_owned()).spawn(move || {
+            runtime.block_on(accept::serve(listener, service, stopped));
+            drop(runtime); // with all connections
+            drop(alive);
+        });
+        match spawned {
+            Ok(thread) => Ok(Self { stop, thread, ended, file }),
+            Err(error) => {
+                file.iter().for_each(SocketFile::remove);
+                Err(Error::io("start the scrape server's thread")(error))
+            }
+        }
+    }
+
+    fn end(self) {
+        self.file.iter().for_each(SocketFile::remove);
+        let _ = self.stop.send(()); // it may have ended by a panic
+        // An observer may hold the last reference, and so drop the server on its own thread.
+        let own = self.thread.thread().id() == std::thread::current().id();
+        if !own && self.ended.recv_timeout(SHUTDOWN_LIMIT) != Err(RecvTimeoutError::Timeout) {
+            let _ = self.thread.join();
+        }
+    }
 }
 
 impl Server {
@@ -53,14 +95,10 @@ impl Server {
             listen(&config.bind)?
         };
         let answerer = Arc::new(Answerer::new(registry, &config));
-        let service = Service { answerer, tls, limits: config.limits };
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("ryot-scrape".to_owned())
-            .spawn(move || runtime.block_on(accept::serve(listener, service, stopped)))
-            .map_err(Error::io("start the scrape server's thread"))?;
-        let running = Mutex::new(Some(Running { stop, thread, file }));
-        Ok(Self { address, owner: std::process::id(), running })
+        let service = Service { answerer: Arc::clone(&answerer), tls, limits: config.limits };
+        let running = Running::start(runtime, listener, service, file)?;
+        let owner = std::process::id();
+        Ok(Self { address, answerer, owner, running: Mutex::new(Some(running)) })
     }
 
     /// Where it listens, with the port that the system chose; also after a shutdown.
@@ -73,24 +111,42 @@ impl Server {
         Ok(&self.address)
     }
 
+    /// To be called before a fork: waits for the end of a page that is being made, and lets none
+    /// begin until [`resume`](Self::resume), so that the child gets no lock that nobody releases.
+    /// Neither side waits longer than a second. Clients stay connected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    pub fn pause(&self) -> Result<()> {
+        self.guard("pause the scrape server")?;
+        self.answerer.gate.close();
+        Ok(())
+    }
+
+    /// Takes one [`pause`](Self::pause) back, in the parent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    pub fn resume(&self) -> Result<()> {
+        self.guard("resume the scrape server")?;
+        self.answerer.gate.open();
+        Ok(())
+    }
+
     /// Stops to listen, finishes answers that are on their way within half a second, and waits
-    /// for the thread. The address is free afterwards. Idempotent.
+    /// for the thread, for a second at most: a collector may be stuck. Otherwise the address is
+    /// free afterwards. Idempotent.
     ///
     /// # Errors
     ///
     /// [`Error::Forked`].
     pub fn shutdown(&self) -> Result<()> {
         self.guard("shut the scrape server down")?;
-        let Some(Running { stop, thread, file }) = self.running.lock().take() else {
-            return Ok(());
-        };
-        if let Some(file) = file {
-            file.remove();
-        }
-        let _ = stop.send(()); // it may have ended by a panic
-        // An observer may hold the last reference, and so drop the server on its own thread.
-        if thread.thread().id() != std::thread::current().id() {
-            let _ = thread.join();
+        let running = self.running.lock().take();
+        if let Some(running) = running {
+            running.end();
         }
         Ok(())
     }

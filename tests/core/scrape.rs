@@ -5,11 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ryot_metrics::error::Error;
-use ryot_metrics::metrics::{Desc, Family, Kind, Registry};
+use ryot_metrics::metrics::{Desc, Family, Kind, Registry, Sink, Source};
 use ryot_metrics::serve::{Address, Bind, Limits, ServeConfig, Server};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -189,6 +190,30 @@ fn a_shutdown_frees_the_port_and_can_be_repeated() {
     assert!(ask(tcp(&again), "GET /").contains("200 OK"));
     drop(again);
     TcpListener::bind(("127.0.0.1", port)).unwrap();
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_stuck_collector() {
+    struct Stuck(Sender<()>, Mutex<Receiver<()>>);
+    impl Source for Stuck {
+        fn describe(&self) -> Vec<&Desc> {
+            Vec::new()
+        }
+        fn collect(&self, _: &mut dyn Sink) {
+            self.0.send(()).unwrap();
+            let _ = self.1.lock().unwrap().recv();
+        }
+    }
+    let registry = Arc::new(Registry::default());
+    let (enter, entered) = channel();
+    let (release, stuck) = channel();
+    registry.register(Arc::new(Stuck(enter, Mutex::new(stuck)))).unwrap();
+    let server = Server::start(registry, ServeConfig::default()).unwrap();
+    let mut stream = tcp(&server);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    entered.recv().unwrap();
+    server.shutdown().unwrap();
+    drop(release);
 }
 
 #[test]
