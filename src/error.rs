@@ -41,6 +41,15 @@ pub enum Error {
     Decode(String),
     /// Memory for the model or its context could not be had.
     OutOfMemory(String),
+    /// The operating system refused something; the text names what.
+    Io {
+        /// What was tried, with its object: `listen on 127.0.0.1:9464`.
+        action: String,
+        /// The system's own words.
+        reason: String,
+        /// The system's number for it, where it has one.
+        code: Option<i32>,
+    },
     /// An object that owns a thread was used in a forked child.
     Forked {
         /// What was asked for.
@@ -129,10 +138,18 @@ impl Error {
             }
             Self::ModelNotFound(_) | Self::ModelLoad { .. } => ErrorKind::ModelNotFound,
             Self::OutOfMemory(_) => ErrorKind::Oom,
-            Self::QueueFull { .. } | Self::EngineClosed | Self::Decode(_) | Self::Forked { .. } => {
-                ErrorKind::InferenceError
-            }
+            Self::QueueFull { .. }
+            | Self::EngineClosed
+            | Self::Decode(_)
+            | Self::Io { .. }
+            | Self::Forked { .. } => ErrorKind::InferenceError,
         }
+    }
+
+    /// What the system answered when this was tried, for `map_err`.
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |error| Self::Io { action, reason: error.to_string(), code: error.raw_os_error() }
     }
 }
 
@@ -157,6 +174,7 @@ impl fmt::Display for Error {
                  try again in {retry_after:.1} s"
             ),
             Self::EngineClosed => f.write_str("the engine was shut down"),
+            Self::Io { action, reason, .. } => write!(f, "cannot {action}: {reason}"),
             Self::Forked { action, owner, current } => write!(
                 f,
                 "cannot {action} in a forked process: it belongs to process {owner}, \

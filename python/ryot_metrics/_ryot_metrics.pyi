@@ -1,5 +1,6 @@
 """The native part of `ryot_metrics`; the docstrings are in the module itself."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, final
 
@@ -15,6 +16,7 @@ __all__ = [
     "Histogram",
     "Info",
     "NativeEngine",
+    "NativeServer",
     "NativeStream",
     "OutOfMemoryError",
     "QueueFullError",
@@ -122,6 +124,39 @@ def negotiate(accept: str) -> tuple[bool, str]: ...
 def collect(
     registry: CollectorRegistry,
 ) -> list[tuple[str, str, str, str, list[tuple[str, list[tuple[str, str]], float]]]]: ...
+
+# --- the scrape server
+
+@final
+class NativeServer:
+    def __new__(
+        cls,
+        registry: CollectorRegistry,
+        host: str,
+        port: int,
+        *,
+        unix_socket: str | os.PathLike[str] | None = None,
+        unix_mode: int = 0o600,
+        path: str | None = None,
+        certfile: str | os.PathLike[str] | None = None,
+        keyfile: str | os.PathLike[str] | None = None,
+        client_cafile: str | os.PathLike[str] | None = None,
+        client_auth_required: bool = False,
+        max_connections: int | None = None,
+        max_header_bytes: int | None = None,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        gzip_min_bytes: int | None = None,
+    ) -> NativeServer: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+    def shutdown(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def __enter__(self) -> NativeServer: ...
+    def __exit__(self, *_args: Any) -> None: ...
 
 # --- requests
 

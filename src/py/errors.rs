@@ -1,7 +1,7 @@
 //! The core's errors as Python's exceptions: built-in ones where Python has one.
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyFileNotFoundError, PyValueError};
+use pyo3::exceptions::{PyException, PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use super::boundary::attached;
@@ -36,6 +36,9 @@ impl From<Error> for PyErr {
             Error::EngineClosed => EngineClosedError::new_err(text),
             Error::Decode(_) => DecodeError::new_err(text),
             Error::OutOfMemory(_) => OutOfMemoryError::new_err(text),
+            // With its number, Python makes it the subclass: PermissionError and the like.
+            Error::Io { code: Some(code), .. } => PyOSError::new_err((code, text)),
+            Error::Io { code: None, .. } => PyOSError::new_err(text),
             Error::Forked { .. } => RyotError::new_err(text),
         }
     }

@@ -12,6 +12,7 @@ mod handle;
 mod metric;
 mod registry;
 mod request;
+mod serve;
 mod values;
 
 use pyo3::prelude::*;
@@ -31,6 +32,8 @@ mod _ryot_metrics {
     use super::registry::{PyRegistry, encode, negotiate};
     #[pymodule_export]
     use super::request::catalogue;
+    #[pymodule_export]
+    use super::serve::PyServer;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

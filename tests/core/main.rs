@@ -1,5 +1,6 @@
-//! The pure core: scheduler, engine and toy backend, without C++ and without Python.
+//! The pure core: scheduler, engine, toy backend and scrape server, without C++ and without Python.
 
 mod scheduler;
+mod scrape;
 mod simulation;
 mod thread;

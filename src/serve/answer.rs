@@ -1,0 +1,224 @@
+//! From a request to its answer. No socket, no thread: a function of the registry.
+//!
+//! Answers as `prometheus_client`'s server does where that is right: every path has the page, a
+//! browser's `/favicon.ico` is empty.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    HeaderName, HeaderValue, VARY,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::config::{Scrape, ScrapeObserver, ServeConfig};
+use super::encoding::{accepts_gzip, gzip};
+use super::gate::Gate;
+use crate::clock::{Clock, seconds_between};
+use crate::metrics::{Format, Registry, encode};
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// Answers requests from a registry.
+#[derive(Debug)]
+pub(super) struct Answerer {
+    registry: Arc<Registry>,
+    pub(super) gate: Gate,
+    path: Option<String>,
+    gzip_min_bytes: usize,
+    observer: Arc<dyn ScrapeObserver>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Answerer {
+    pub(super) fn new(registry: Arc<Registry>, config: &ServeConfig) -> Self {
+        Self {
+            registry,
+            gate: Gate::default(),
+            path: config.path.clone(),
+            gzip_min_bytes: config.limits.gzip_min_bytes,
+            observer: Arc::clone(&config.observer),
+            clock: Arc::clone(&config.clock),
+        }
+    }
+
+    /// The answer to a request, whose body is of no interest. That of a HEAD has the page's length
+    /// and its body too, which the HTTP library does not send.
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Answer {
+        match *request.method() {
+            Method::OPTIONS => with(plain(StatusCode::OK, ""), ALLOW, METHODS),
+            Method::GET | Method::HEAD => self.get(request),
+            ref other => {
+                let text = format!("{other} is not answered here; GET, HEAD and OPTIONS are\n");
+                with(plain(StatusCode::METHOD_NOT_ALLOWED, text), ALLOW, METHODS)
+            }
+        }
+    }
+
+    fn get<B>(&self, request: &Request<B>) -> Answer {
+        let asked = request.uri().path();
+        match &self.path {
+            Some(path) if path != asked => {
+                let text = format!("no page at {asked}; the metrics are at {path}\n");
+                plain(StatusCode::NOT_FOUND, text)
+            }
+            None if asked == "/favicon.ico" => plain(StatusCode::OK, ""),
+            // A collector that panics must cost a scrape, not the server.
+            _ => catch_unwind(AssertUnwindSafe(|| self.page(request))).unwrap_or_else(|_| {
+                let text = "a collector failed; its message is in the service's standard error\n";
+                plain(StatusCode::INTERNAL_SERVER_ERROR, text)
+            }),
+        }
+    }
+
+    fn page<B>(&self, request: &Request<B>) -> Answer {
+        let start = self.clock.now();
+        let format = Format::negotiate(&joined(request.headers(), &ACCEPT));
+        // The one place where a page is made: `name[]` of the query belongs here.
+        let page = {
+            let _pass = self.gate.pass();
+            Bytes::from(encode(&self.registry, format))
+        };
+        let page_bytes = page.len();
+        let compress = page_bytes >= self.gzip_min_bytes
+            && accepts_gzip(&joined(request.headers(), &ACCEPT_ENCODING));
+        let body = if compress { Bytes::from(gzip(&page)) } else { page };
+        let sent_bytes = body.len();
+        let content_type = HeaderValue::from_static(format.content_type());
+        let mut answer = sized(StatusCode::OK, body, content_type);
+        if compress {
+            answer = with(answer, CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let seconds = seconds_between(start, self.clock.now());
+        self.observer.scraped(&Scrape { seconds, page_bytes, sent_bytes, format });
+        with(answer, VARY, HeaderValue::from_static("Accept, Accept-Encoding"))
+    }
+}
+
+/// All values of a header as one list, as if they had been sent in one line.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(",")
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    sized(status, text.into(), HeaderValue::from_static("text/plain; charset=utf-8"))
+}
+
+fn sized(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Answer {
+    let length = HeaderValue::from(body.len());
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    answer = with(answer, CONTENT_TYPE, content_type);
+    answer = with(answer, CONTENT_LENGTH, length);
+    with(answer, CACHE_CONTROL, HeaderValue::from_static("no-store"))
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+    answer.headers_mut().insert(name, value);
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::metrics::{Desc, Family, Kind, Sink, Source};
+
+    #[derive(Debug, Default)]
+    struct Notes(Mutex<Vec<Scrape>>);
+
+    impl ScrapeObserver for Notes {
+        fn scraped(&self, scrape: &Scrape) {
+            self.0.lock().push(*scrape);
+        }
+    }
+
+    fn answerer(config: &ServeConfig) -> Answerer {
+        let registry = Arc::new(Registry::default());
+        let desc = Desc::new(Kind::Counter, "jobs", &"Jobs done. ".repeat(200), &[]).unwrap();
+        Family::register(desc, &registry).unwrap().series::<&str>(&[]).add(2.0);
+        Answerer::new(registry, config)
+    }
+
+    fn ask(answerer: &Answerer, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answerer.answer(&request.body(()).unwrap())
+    }
+
+    fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
+        answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn every_path_has_the_page_unless_one_is_chosen() {
+        let all = answerer(&ServeConfig::default());
+        for path in ["/", "/metrics", "/a/b?name=c"] {
+            assert_eq!(ask(&all, "GET", path, &[]).status(), 200, "{path}");
+        }
+        assert_eq!(header(&ask(&all, "GET", "/favicon.ico", &[]), "content-length"), "0");
+        let path = Some("/metrics".to_owned());
+        let one = answerer(&ServeConfig { path, ..ServeConfig::default() });
+        assert_eq!(ask(&one, "GET", "/metrics?x=1", &[]).status(), 200);
+        assert_eq!(ask(&one, "GET", "/", &[]).status(), 404);
+    }
+
+    #[test]
+    fn a_method_that_changes_things_is_refused() {
+        let answerer = answerer(&ServeConfig::default());
+        for (method, status) in [("POST", 405), ("DELETE", 405), ("BREW", 405), ("OPTIONS", 200)] {
+            let answer = ask(&answerer, method, "/metrics", &[]);
+            assert_eq!(answer.status(), status, "{method}");
+            assert_eq!(header(&answer, "allow"), "GET, HEAD, OPTIONS");
+        }
+    }
+
+    #[test]
+    fn accept_headers_of_several_lines_count_as_one() {
+        let lines = [("accept", "text/plain;q=0.1"), ("accept", "application/openmetrics-text")];
+        let answer = ask(&answerer(&ServeConfig::default()), "GET", "/", &lines);
+        assert_eq!(header(&answer, "content-type"), Format::OpenMetrics1.content_type());
+        assert_eq!(header(&answer, "cache-control"), "no-store");
+    }
+
+    #[test]
+    fn the_observer_hears_of_size_and_time() {
+        let notes = Arc::new(Notes::default());
+        let clock = Arc::new(ManualClock::default());
+        let config = ServeConfig { observer: notes.clone(), clock, ..ServeConfig::default() };
+        let answerer = answerer(&config);
+        ask(&answerer, "GET", "/", &[("accept-encoding", "gzip")]);
+        ask(&answerer, "HEAD", "/", &[]);
+        ask(&answerer, "POST", "/", &[]);
+        let notes = notes.0.lock();
+        assert_eq!(notes.len(), 2);
+        assert!(notes[0].sent_bytes < notes[0].page_bytes);
+        assert_eq!(notes[1].sent_bytes, notes[0].page_bytes);
+    }
+
+    #[test]
+    fn a_panic_in_a_collector_is_an_answer() {
+        struct Broken;
+        impl Source for Broken {
+            fn describe(&self) -> Vec<&Desc> {
+                Vec::new()
+            }
+            fn collect(&self, _: &mut dyn Sink) {
+                panic!("on purpose");
+            }
+        }
+        let answerer = answerer(&ServeConfig::default());
+        answerer.registry.register(Arc::new(Broken)).unwrap();
+        assert_eq!(ask(&answerer, "GET", "/", &[]).status(), 500);
+    }
+}
