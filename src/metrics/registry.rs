@@ -157,6 +157,9 @@ impl Registry {
         let sources: Vec<_> = entries.into_iter().map(|entry| entry.source.clone()).collect();
         let target_info = state.target_info.clone();
         drop(state);
+        for source in &sources {
+            source.prepare();
+        }
         if self.labels.is_empty() {
             give(&target_info, &sources, sink);
         } else {

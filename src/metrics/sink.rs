@@ -83,6 +83,8 @@ pub trait Sink {
 
 /// Something that has families: a stored family, a view, a collector.
 pub trait Source: Any + Send + Sync {
+    /// Does what has to be done before any family of a page is given; default nothing.
+    fn prepare(&self) {}
     /// Descriptions of all families that it may give, for the check against duplicates.
     fn describe(&self) -> Vec<&Desc>;
     /// Gives its families, each followed by its samples.

@@ -2,7 +2,7 @@
 //! labelled one, and the values that a call's arguments name.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
@@ -13,12 +13,14 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use smallvec::SmallVec;
 
 use super::boundary::attached;
+use super::callbacks::{Age, Callback};
 use super::globals;
 use super::registry::PyRegistry;
 use crate::error::Result;
 use crate::metrics::{
     self, Desc, Exemplar, Family, Key, Kind, Options, OwnedKey, Registry, Series, Sink, Source,
 };
+use crate::serve::on_scrape_thread;
 
 /// The `registry` argument: left out, None or a registry.
 pub(super) enum Target {
@@ -80,11 +82,14 @@ impl Handle {
         finish: impl FnOnce(Desc) -> Result<Desc>,
     ) -> Result<Self> {
         let family = Family::new(finish(spec.desc()?)?, Options::default());
-        let source = Arc::new(Functions { family: family.clone(), functions: Mutex::default() });
-        match registry {
-            Target::Default => globals::registry().register(source.clone())?,
-            Target::Given(registry) => registry.register(source.clone())?,
-            Target::Unregistered => {}
+        let registry = match registry {
+            Target::Default => Some(globals::registry()),
+            Target::Given(registry) => Some(registry.clone()),
+            Target::Unregistered => None,
+        };
+        let source = Arc::new(Functions::new(family.clone(), registry.clone()));
+        if let Some(registry) = registry {
+            registry.register(source.clone())?;
         }
         let series = family.desc().label_names.is_empty().then(|| family.series::<&str>(&[]));
         Ok(Self { family, series, source })
@@ -92,7 +97,7 @@ impl Handle {
 
     /// A family of the catalogue, which is absent until it is written.
     pub(super) fn of(family: Arc<Family>) -> Self {
-        let source = Arc::new(Functions { family: family.clone(), functions: Mutex::default() });
+        let source = Arc::new(Functions::new(family.clone(), None));
         Self { family, series: None, source }
     }
 
@@ -125,13 +130,25 @@ pub(super) fn exemplar_of(labels: &Bound<'_, PyDict>, value: f64) -> PyResult<Ex
 #[derive(Debug)]
 pub(super) struct Functions {
     family: Arc<Family>,
-    functions: Mutex<Vec<(Weak<Series>, Py<PyAny>)>>,
+    calls: Arc<Calls>,
+    age: OnceLock<Age>,
+    registry: Option<Arc<Registry>>,
 }
 
+#[derive(Debug, Default)]
+struct Calls(Mutex<Vec<(Weak<Series>, Py<PyAny>)>>);
+
 impl Functions {
+    fn new(family: Arc<Family>, registry: Option<Arc<Registry>>) -> Self {
+        Self { family, calls: Arc::default(), age: OnceLock::new(), registry }
+    }
+
     /// From now on, `function` says the value of this series.
     pub(super) fn set(&self, series: &Arc<Series>, function: Py<PyAny>) {
-        let mut functions = self.functions.lock();
+        if let Some(registry) = &self.registry {
+            self.age.get_or_init(|| Age::new(registry, &self.family.desc().name));
+        }
+        let mut functions = self.calls.0.lock();
         let series = Arc::downgrade(series);
         let place = functions.iter().position(|(other, _)| Weak::ptr_eq(other, &series));
         let old = place.map(|place| functions.swap_remove(place));
@@ -139,10 +156,12 @@ impl Functions {
         drop(functions);
         drop(old); // not under the lock: it may be the last reference
     }
+}
 
+impl Callback for Calls {
     fn call(&self, py: Python<'_>) {
         let functions: Vec<_> = {
-            let functions = self.functions.lock();
+            let functions = self.0.lock();
             functions.iter().map(|(series, it)| (series.clone(), it.clone_ref(py))).collect()
         };
         for (series, function) in functions {
@@ -156,13 +175,19 @@ impl Functions {
 }
 
 impl Source for Functions {
+    fn prepare(&self) {
+        if let Some(age) = self.age.get() {
+            age.ask(&self.calls);
+        }
+    }
+
     fn describe(&self) -> Vec<&Desc> {
         vec![self.family.desc()]
     }
 
     fn collect(&self, sink: &mut dyn Sink) {
-        if !self.functions.lock().is_empty() {
-            attached(|py| self.call(py));
+        if !on_scrape_thread() && !self.calls.0.lock().is_empty() {
+            attached(|py| self.calls.call(py));
         }
         self.family.collect(sink);
     }

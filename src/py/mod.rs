@@ -5,6 +5,7 @@
 #![allow(clippy::doc_markdown, clippy::doc_link_with_quotes)]
 
 mod boundary;
+mod callbacks;
 mod engine;
 mod errors;
 mod globals;

@@ -7,12 +7,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::boundary::{attached, detached};
+use super::callbacks::{Age, Callback};
 use super::globals;
 use super::metric::source_of;
 use crate::error::{Error, Result};
 use crate::metrics::{
     self, Desc, Exemplar, Kind, Pairs, Registry, Sample, Sink, Source, Timestamp,
 };
+use crate::serve::on_scrape_thread;
 
 /// A set of families that are exposed together.
 ///
@@ -113,7 +115,10 @@ impl PyRegistry {
             return Ok(self.core.register(source)?);
         }
         let descs = described(collector, self.auto_describe)?;
-        let source = Arc::new(PyCollector { object: collector.clone().unbind(), descs });
+        let object = collector.clone().unbind();
+        let said = Arc::new(Said { object, last: Mutex::default() });
+        let age = Age::new(&self.core, &collector.get_type().name()?.extract::<String>()?);
+        let source = Arc::new(PyCollector { descs, said, age });
         self.core.register(source.clone())?;
         self.collectors.lock().push(source);
         Ok(())
@@ -129,7 +134,7 @@ impl PyRegistry {
             return if self.core.unregister(&source) { Ok(()) } else { Err(missing()) };
         }
         let mut collectors = self.collectors.lock();
-        let place = collectors.iter().position(|it| it.object.is(collector));
+        let place = collectors.iter().position(|it| it.said.object.is(collector));
         let source = collectors.remove(place.ok_or_else(missing)?);
         drop(collectors);
         let source: Arc<dyn Source> = source;
@@ -299,41 +304,67 @@ fn timestamp_of(timestamp: &Bound<'_, PyAny>) -> PyResult<Option<Timestamp>> {
     Ok(Some(Timestamp::Float(timestamp.extract()?)))
 }
 
+/// Families with their samples, as a collector gave them.
+type Given = Vec<(Desc, Vec<Sample>)>;
+
 /// A collector written in Python. What it raises is reported and costs its families, not the page.
 #[derive(Debug)]
 struct PyCollector {
-    object: Py<PyAny>,
     descs: Vec<Desc>,
+    said: Arc<Said>,
+    age: Age,
 }
 
-impl PyCollector {
-    fn give(&self, py: Python<'_>, sink: &mut dyn Sink) -> PyResult<()> {
-        for family in self.object.bind(py).call_method0("collect")?.try_iter()? {
+/// The object, and what it said last.
+#[derive(Debug)]
+struct Said {
+    object: Py<PyAny>,
+    last: Mutex<Arc<Given>>,
+}
+
+impl Said {
+    fn ask(&self, py: Python<'_>) -> PyResult<Given> {
+        let families = self.object.bind(py).call_method0("collect")?;
+        let families = families.try_iter()?.map(|family| {
             let family = family?;
-            let desc = desc_of(&family)?;
             let samples = family.getattr("samples")?;
-            let samples: Vec<Sample> =
-                samples.try_iter()?.map(|sample| sample_of(&sample?)).collect::<PyResult<_>>()?;
-            sink.family(&desc);
-            for sample in &samples {
-                sink.raw(&desc, sample);
-            }
-        }
-        Ok(())
+            let samples = samples.try_iter()?.map(|sample| sample_of(&sample?));
+            Ok((desc_of(&family)?, samples.collect::<PyResult<_>>()?))
+        });
+        families.collect()
+    }
+}
+
+impl Callback for Said {
+    fn call(&self, py: Python<'_>) {
+        let given = self.ask(py).unwrap_or_else(|error| {
+            error.write_unraisable(py, Some(self.object.bind(py)));
+            Vec::new()
+        });
+        *self.last.lock() = Arc::new(given);
     }
 }
 
 impl Source for PyCollector {
+    fn prepare(&self) {
+        self.age.ask(&self.said);
+    }
+
     fn describe(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
 
     fn collect(&self, sink: &mut dyn Sink) {
-        attached(|py| {
-            if let Err(error) = self.give(py, sink) {
-                error.write_unraisable(py, Some(self.object.bind(py)));
+        if !on_scrape_thread() {
+            attached(|py| self.said.call(py));
+        }
+        let last = self.said.last.lock().clone();
+        for (desc, samples) in &*last {
+            sink.family(desc);
+            for sample in samples {
+                sink.raw(desc, sample);
             }
-        });
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::config::{Scrape, ScrapeObserver, ServeConfig};
 use super::encoding::{accepts_gzip, gzip};
 use super::gate::Gate;
 use crate::clock::{Clock, seconds_between};
-use crate::metrics::{Format, Registry, encode};
+use crate::metrics::{Exposition, Format, Registry, encode, encode_only};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
@@ -78,23 +78,35 @@ impl Answerer {
 
     fn page<B>(&self, request: &Request<B>) -> Answer {
         let start = self.clock.now();
-        let format = Format::negotiate(&joined(request.headers(), &ACCEPT));
-        // The one place where a page is made: `name[]` of the query belongs here.
+        let accept = joined(request.headers(), &ACCEPT);
+        let exposition = Exposition::negotiate(&accept, &Format::TEXT);
+        let query = request.uri().query().unwrap_or_default();
+        let names: Vec<_> = form_urlencoded::parse(query.as_bytes())
+            .filter_map(|(key, name)| (key == "name[]").then_some(name))
+            .collect();
         let page = {
             let _pass = self.gate.pass();
-            Bytes::from(encode(&self.registry, format))
+            if names.is_empty() {
+                encode(&self.registry, exposition)
+            } else {
+                let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+                encode_only(&self.registry, &names, false, exposition)
+            }
         };
+        let page = Bytes::from(page);
         let page_bytes = page.len();
         let compress = page_bytes >= self.gzip_min_bytes
             && accepts_gzip(&joined(request.headers(), &ACCEPT_ENCODING));
         let body = if compress { Bytes::from(gzip(&page)) } else { page };
         let sent_bytes = body.len();
-        let content_type = HeaderValue::from_static(format.content_type());
+        let content_type = HeaderValue::from_str(&exposition.content_type())
+            .expect("content types are of visible ASCII");
         let mut answer = sized(StatusCode::OK, body, content_type);
         if compress {
             answer = with(answer, CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let seconds = seconds_between(start, self.clock.now());
+        let format = exposition.format;
         self.observer.scraped(&Scrape { seconds, page_bytes, sent_bytes, format });
         with(answer, VARY, HeaderValue::from_static("Accept, Accept-Encoding"))
     }

@@ -38,6 +38,17 @@ mod server;
 mod socket;
 mod tls;
 
+use std::cell::Cell;
+
+thread_local! {
+    static SCRAPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is a scrape server's thread, on which a source must not wait for the interpreter.
+pub fn on_scrape_thread() -> bool {
+    SCRAPING.get()
+}
+
 pub use config::{Bind, Ignore, Limits, Scrape, ScrapeObserver, ServeConfig, TlsFiles};
 pub use listen::Address;
 pub use server::Server;

@@ -52,6 +52,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let (alive, ended) = mpsc::channel();
         let spawned = std::thread::Builder::new().name("ryot-scrape".to_owned()).spawn(move || {
+            super::SCRAPING.set(true);
             runtime.block_on(accept::serve(listener, service, stopped));
             drop(runtime); // with all connections
             drop(alive);
