@@ -19,17 +19,23 @@ mod adapt;
 mod arena;
 mod created;
 mod desc;
+mod exponential;
 mod family;
 mod flat;
 mod labels;
 mod names;
+mod native;
 mod negotiate;
 mod number;
+mod page;
+mod protobuf;
 mod registry;
 mod sample;
 mod series;
 mod sink;
 mod text;
+mod window;
+mod wire;
 
 pub use created::{created_enabled, disable_created_metrics, enable_created_metrics};
 pub use desc::{Desc, Kind};
@@ -39,10 +45,13 @@ pub use labels::LabelSet;
 pub use names::{
     Escaping, is_legacy_label_name, is_legacy_metric_name, legacy_validation, set_legacy_validation,
 };
+pub use native::{NativeOptions, NativeSnapshot, Spans};
 pub use negotiate::{Exposition, Format};
 pub use number::format_number;
+pub use page::encode_bytes;
 pub use registry::Registry;
 pub use sample::{Exemplar, Pairs, Sample, Timestamp};
 pub use series::Series;
 pub use sink::{Reading, Sink, Source, Value};
-pub use text::{encode, encode_only};
+pub use text::encode;
+pub use window::Quantiles;
