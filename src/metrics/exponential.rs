@@ -35,7 +35,7 @@ pub(super) fn index_of(schema: i8, value: f64) -> i32 {
         let below = fractions.partition_point(|bound| *bound < fraction);
         return below.div_ceil(step) as i32 + ((exponent - 1) << schema);
     }
-    let exponent = if fraction == 0.5 { exponent - 1 } else { exponent };
+    let exponent = if fraction <= 0.5 { exponent - 1 } else { exponent };
     (exponent + (1 << -schema) - 1) >> -schema
 }
 
@@ -60,7 +60,7 @@ pub(super) fn upper_bound(schema: i8, index: i32) -> f64 {
         let within = (index & ((1 << schema) - 1)) as usize;
         (fractions()[within * step], (index >> schema) + 1)
     };
-    if fraction == 0.5 && exponent == 1025 {
+    if fraction <= 0.5 && exponent == 1025 {
         return f64::MAX;
     }
     // In two steps: 2^1024 is not a number.

@@ -124,18 +124,14 @@ impl Sink for Encoder {
         let value = sample.value;
         match desc.kind {
             Kind::Counter => {
-                let counter = metric.counter.get_or_insert_default();
-                match suffix {
-                    "_created" => counter.start = Some(time(value)),
-                    _ => (counter.value, counter.exemplar) = (value, exemplar),
-                }
+                put_counter(metric.counter.get_or_insert_default(), suffix, value, exemplar);
             }
             Kind::Gauge | Kind::Info | Kind::StateSet => {
                 metric.gauge = Some(wire::Number { value });
             }
             Kind::Unknown => metric.untyped = Some(wire::Number { value }),
             Kind::Summary => {
-                put_summary(metric.summary.get_or_insert_default(), suffix, &added, value)
+                put_summary(metric.summary.get_or_insert_default(), suffix, &added, value);
             }
             Kind::Histogram | Kind::GaugeHistogram => {
                 let histogram = metric.histogram.get_or_insert_default();
@@ -146,6 +142,19 @@ impl Sink for Encoder {
 
     fn is_prompt(&self) -> bool {
         true
+    }
+}
+
+fn put_counter(
+    counter: &mut wire::Counter,
+    suffix: &str,
+    value: f64,
+    exemplar: Option<wire::Exemplar>,
+) {
+    if suffix == "_created" {
+        counter.start = Some(time(value));
+    } else {
+        (counter.value, counter.exemplar) = (value, exemplar);
     }
 }
 
@@ -306,5 +315,58 @@ mod tests {
         let states = families[1].metrics.iter().map(|it| it.gauge.unwrap().value as u8);
         assert_eq!(states.collect::<Vec<_>>(), [1, 0]);
         assert_eq!(families[2].metrics[0].untyped, Some(wire::Number { value: 3.0 }));
+    }
+
+    /// The histogram of the crate prometheus-client after the same values.
+    fn of_another_client(schema: i8, values: &[f64]) -> wire::Histogram {
+        use prometheus_client::encoding::prometheus_protobuf::encode_to_vec;
+        use prometheus_client::metrics::histogram::{Histogram, NativeHistogramConfig};
+        let config = NativeHistogramConfig::with_schema(schema).max_buckets(8);
+        let histogram = Histogram::new_native(config.max_zero_threshold(1e-3));
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register("a", "", histogram.clone());
+        for value in values {
+            histogram.observe(*value);
+        }
+        let families = decode(&encode_to_vec(&registry).unwrap());
+        families[0].metrics[0].histogram.clone().unwrap()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            failure_persistence: None,
+            ..Default::default()
+        })]
+
+        #[test]
+        fn native_buckets_are_those_of_another_client(
+            schema in -4i8..=8,
+            values in proptest::collection::vec((-12.0..12.0f64, proptest::bool::ANY), 0..40),
+        ) {
+            let signed = |(power, negative): (f64, bool)| 10f64.powf(power) * if negative { -1.0 } else { 1.0 };
+            let values: Vec<f64> = values.into_iter().map(signed).collect();
+            let options = NativeOptions {
+                schema,
+                max_buckets: 8,
+                max_zero_threshold: 1e-3,
+                min_reset_seconds: 0.0,
+                ..NativeOptions::default()
+            };
+            let registry = Registry::default();
+            let desc = desc(Kind::Histogram, "a", &[]).with_native(options).unwrap();
+            let series = family(&registry, desc).series::<&str>(&[]);
+            for value in &values {
+                series.observe(*value);
+            }
+            let families = page(&registry, Escaping::AllowUtf8);
+            let ours = families[0].metrics[0].histogram.clone().unwrap();
+            let theirs = of_another_client(schema, &values);
+            // Bounds may differ in the last bit, and so a widened zero bucket.
+            let near = (ours.zero_threshold - theirs.zero_threshold).abs() <= 1e-15 * theirs.zero_threshold;
+            proptest::prop_assert!(near);
+            let zero_threshold = ours.zero_threshold;
+            let theirs = wire::Histogram { zero_threshold, start: ours.start, ..theirs };
+            proptest::prop_assert_eq!(ours, theirs);
+        }
     }
 }
