@@ -131,6 +131,15 @@ impl Family {
         self.series.write().shift_remove(&Key(values)).is_some()
     }
 
+    /// Takes the series off the page whose label values, in the order of the names, are chosen;
+    /// returns how many.
+    pub fn remove_where(&self, chosen: impl Fn(&[Box<str>]) -> bool) -> usize {
+        let mut map = self.series.write();
+        let before = map.len();
+        map.retain(|key, _| !chosen(&key.0));
+        before - map.len()
+    }
+
     /// Takes all series off the page.
     pub fn clear(&self) {
         self.series.write().clear();
@@ -231,6 +240,27 @@ mod tests {
         assert!(!family.remove(&["1", "2"]));
         series.add(1.0);
         assert!(family.all().is_empty());
+    }
+
+    #[test]
+    fn series_are_removed_by_some_of_their_labels() {
+        let family = family(None);
+        for values in [["1", "a"], ["1", "b"], ["2", "a"]] {
+            family.series(&values);
+        }
+        assert_eq!(family.remove_where(|values| &*values[0] == "1"), 2);
+        assert_eq!(family.all()[0].labels().text(), r#"x="2",y="a""#);
+    }
+
+    #[test]
+    fn an_info_is_there_before_its_facts_unless_its_family_is_absent() {
+        for (absent_if_empty, expected) in [(false, "a_info 1.0\n"), (true, "")] {
+            let options = Options { absent_if_empty, ..Options::default() };
+            let family = Family::new(Desc::new(Kind::Info, "a", "", &[]).unwrap(), options);
+            let registry = Registry::default();
+            registry.register(family).unwrap();
+            assert!(encode(&registry, Format::Text004).ends_with(expected));
+        }
     }
 
     #[test]

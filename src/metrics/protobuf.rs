@@ -1,11 +1,12 @@
 //! The protobuf format: length-delimited `MetricFamily` messages, the only format in which a
 //! Prometheus server takes native histograms.
 //!
-//! Every value is taken apart into samples, and samples with the same labels are put together
-//! into one message, so that stored series and ready-made samples take the same way. A family is
-//! named as in the text format 0.0.4; times of creation are fields, not samples.
+//! A stored series becomes a message at once; ready-made samples with the same labels are put
+//! together into one. A family is named as in the text format 0.0.4; times of creation are
+//! fields, not samples.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use prost::Message;
 
@@ -15,7 +16,7 @@ use super::labels::LabelSet;
 use super::names::Escaping;
 use super::native::{NativeSnapshot, Spans};
 use super::sample::{Exemplar, Pairs, Sample, Timestamp};
-use super::sink::{Reading, Sink};
+use super::sink::{Reading, Sink, Value};
 use super::wire;
 
 /// A sink that writes a page of protobuf messages.
@@ -55,15 +56,80 @@ impl Encoder {
         }
     }
 
-    fn pairs(&self, pairs: &[(String, String)]) -> Vec<wire::LabelPair> {
-        let pair = |(name, value): &(String, String)| {
+    /// Labels as they are written, in alphabetical order.
+    fn pairs<'a>(&self, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<wire::LabelPair> {
+        let pair = |(name, value): (&str, &str)| {
             let name = match self.escaping {
                 Escaping::AllowUtf8 => name.into(),
                 escaping => escaping.label_name(name).into(),
             };
-            wire::LabelPair { name, value: value.clone() }
+            wire::LabelPair { name, value: value.into() }
         };
-        pairs.iter().map(pair).collect()
+        let mut pairs: Vec<wire::LabelPair> = pairs.map(pair).collect();
+        pairs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        pairs
+    }
+
+    fn exemplar(&self, exemplar: Option<&Arc<Exemplar>>) -> Option<wire::Exemplar> {
+        exemplar.map(|exemplar| wire::Exemplar {
+            labels: self.pairs(borrowed(&exemplar.labels)),
+            value: exemplar.value,
+            timestamp: exemplar.timestamp.map(|timestamp| time(timestamp.seconds())),
+        })
+    }
+
+    /// The message of a stored series; None where it takes several.
+    fn message(
+        &self,
+        desc: &Desc,
+        labels: &LabelSet,
+        reading: &Reading<'_>,
+    ) -> Option<wire::Metric> {
+        let labels = self.pairs(labels.pairs(&desc.label_names));
+        let mut metric = wire::Metric { labels, ..Default::default() };
+        let start = reading.created.map(time);
+        match reading.value {
+            Value::Counter(value) => {
+                let exemplar = self.exemplar(reading.exemplars.first().and_then(Option::as_ref));
+                metric.counter = Some(wire::Counter { value, exemplar, start });
+            }
+            Value::Gauge(value) if desc.kind == Kind::Unknown => {
+                metric.untyped = Some(wire::Number { value });
+            }
+            Value::Gauge(value) => metric.gauge = Some(wire::Number { value }),
+            Value::Summary { count, sum, quantiles } => {
+                let quantile = |&(quantile, value): &(f64, f64)| wire::Quantile { quantile, value };
+                let quantiles = quantiles.iter().map(quantile).collect();
+                metric.summary = Some(wire::Summary { count, sum, quantiles, start });
+            }
+            Value::Histogram { bounds, counts, sum } => {
+                let mut histogram = self.histogram(bounds, counts, reading);
+                (histogram.sum, histogram.start) = (sum, start);
+                metric.histogram = Some(histogram);
+            }
+            Value::Info { .. } | Value::StateSet { .. } => return None,
+        }
+        Some(metric)
+    }
+
+    /// Buckets and count of a histogram; one that is only native has no others.
+    fn histogram(&self, bounds: &[f64], counts: &[u64], reading: &Reading<'_>) -> wire::Histogram {
+        let mut histogram = wire::Histogram::default();
+        for (index, count) in counts.iter().enumerate() {
+            histogram.count += count;
+            if reading.native.is_none() || !bounds.is_empty() {
+                let exemplar = reading.exemplars.get(index).and_then(Option::as_ref);
+                histogram.buckets.push(wire::Bucket {
+                    cumulative_count: histogram.count,
+                    upper_bound: bounds.get(index).copied().unwrap_or(f64::INFINITY),
+                    exemplar: self.exemplar(exemplar),
+                });
+            }
+        }
+        if let Some(native) = reading.native {
+            add_native(&mut histogram, native);
+        }
+        histogram
     }
 
     /// The message of the series that a sample belongs to, and the value of the added label.
@@ -75,7 +141,7 @@ impl Encoder {
         let added = labels.iter().position(|label| label.0 == name);
         let added = added.map(|at| labels.remove(at).1).unwrap_or_default();
         let timestamp_ms = sample.timestamp.map_or(0, Timestamp::millis);
-        let pairs = self.pairs(&labels);
+        let pairs = self.pairs(borrowed(&labels));
         let metrics = &mut self.family.as_mut()?.metrics;
         let place = *self.places.entry((labels, timestamp_ms)).or_insert_with(|| {
             metrics.push(wire::Metric { labels: pairs, timestamp_ms, ..Default::default() });
@@ -106,19 +172,15 @@ impl Sink for Encoder {
     }
 
     fn sample(&mut self, desc: &Desc, labels: &LabelSet, reading: &Reading<'_>) {
-        flatten(desc, labels, reading, &mut |sample| self.raw(desc, &sample));
-        let Some(family) = &mut self.family else { return };
-        let last = family.metrics.last_mut().and_then(|metric| metric.histogram.as_mut());
-        if let (Some(histogram), Some(native)) = (last, reading.native) {
-            add_native(histogram, native, desc.bounds.is_empty());
+        let metric = self.message(desc, labels, reading);
+        match (&mut self.family, metric) {
+            (Some(family), Some(metric)) => family.metrics.push(metric),
+            _ => flatten(desc, labels, reading, &mut |sample| self.raw(desc, &sample)),
         }
     }
 
     fn raw(&mut self, desc: &Desc, sample: &Sample) {
-        let exemplar = sample.exemplar.as_ref().map(|exemplar| wire::Exemplar {
-            labels: self.pairs(&exemplar.labels),
-            ..Exemplar::wire(exemplar)
-        });
+        let exemplar = self.exemplar(sample.exemplar.as_ref());
         let Some((metric, added)) = self.metric(desc, sample) else { return };
         let suffix = sample.name.strip_prefix(&*desc.name).unwrap_or_default();
         let value = sample.value;
@@ -189,10 +251,7 @@ fn put_histogram(
     }
 }
 
-fn add_native(histogram: &mut wire::Histogram, native: &NativeSnapshot, alone: bool) {
-    if alone {
-        histogram.buckets.clear();
-    }
+fn add_native(histogram: &mut wire::Histogram, native: &NativeSnapshot) {
     let spans = |side: &Spans| {
         side.spans.iter().map(|&(offset, length)| wire::Span { offset, length }).collect()
     };
@@ -205,12 +264,8 @@ fn add_native(histogram: &mut wire::Histogram, native: &NativeSnapshot, alone: b
     histogram.negative_deltas.clone_from(&native.negative.deltas);
 }
 
-impl Exemplar {
-    /// All but the labels.
-    fn wire(&self) -> wire::Exemplar {
-        let timestamp = self.timestamp.map(|timestamp| time(timestamp.seconds()));
-        wire::Exemplar { labels: Vec::new(), value: self.value, timestamp }
-    }
+fn borrowed(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().map(|(name, value)| (&**name, &**value))
 }
 
 /// Seconds since 1970.
@@ -227,8 +282,6 @@ fn parse(text: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::metrics::{
         Exposition, Family, Format, NativeOptions, Options, Quantiles, Registry, encode_bytes,

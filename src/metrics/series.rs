@@ -39,7 +39,7 @@ pub struct Series {
     cells: Cells,
     /// The bits of the seconds since 1970; None if it is not wanted.
     created: Option<AtomicU64>,
-    /// None until it is set.
+    /// None in a family that is absent until it is set.
     info: RwLock<Option<Facts>>,
     /// Empty until there is one; then one place for each that there can be.
     exemplars: Mutex<Vec<Option<Arc<Exemplar>>>>,
@@ -85,7 +85,7 @@ impl Series {
             labels,
             cells: Cells::new(len),
             created,
-            info: RwLock::default(),
+            info: RwLock::new((!options.absent_if_empty).then(Facts::default)),
             exemplars: Mutex::default(),
             native,
             window,
@@ -222,8 +222,8 @@ impl Series {
         arena::get(&self.cells[self.desc.bounds.len() + 1])
     }
 
-    /// Reads the series and hands it over; an info that was never set has nothing to say.
-    /// `counts` is scratch memory.
+    /// Reads the series and hands it over; an info of an absent family has nothing to say
+    /// until it is set. `counts` is scratch memory.
     pub(super) fn read(&self, counts: &mut Vec<u64>, take: &mut dyn FnMut(&Reading<'_>)) {
         let bare = |value: Value<'_>, take: &mut dyn FnMut(&Reading<'_>)| take(&value.into());
         match self.desc.kind {

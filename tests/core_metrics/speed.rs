@@ -3,7 +3,9 @@
 use std::hint::black_box;
 
 use ryot_metrics::clock::{Clock, MonotonicClock, seconds_between};
-use ryot_metrics::metrics::{Desc, Family, Format, Kind, Options, Registry, encode, encode_bytes};
+use ryot_metrics::metrics::{
+    Desc, Family, Format, Kind, NativeOptions, Options, Quantiles, Registry, encode, encode_bytes,
+};
 
 const BOUNDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -32,6 +34,32 @@ fn registry(lines: usize) -> Registry {
         }
     }
     registry
+}
+
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn samples_are_fast() {
+    const CALLS: usize = 1_000_000;
+    let desc = |kind| Desc::new(kind, "a", "", &["x"]).unwrap();
+    let histogram = || desc(Kind::Histogram).with_bounds(BOUNDS).unwrap();
+    let native = histogram().with_native(NativeOptions::default()).unwrap();
+    let quantiles = desc(Kind::Summary).with_quantiles(Quantiles::new(&[0.5])).unwrap();
+    let table = [
+        ("histogram", histogram()),
+        ("classic and native histogram", native),
+        ("summary", desc(Kind::Summary)),
+        ("summary with quantiles", quantiles),
+    ];
+    for (name, desc) in table {
+        let series = Family::new(desc, Options::default()).series(&["1"]);
+        let observe = |step: usize| series.observe((step % 1000) as f64 * 0.01);
+        let (millis, _) = least(5, || (0..CALLS).map(observe).count());
+        println!("{name}: {:.1} ns", millis * 1e6 / CALLS as f64);
+    }
+    let series = Family::new(desc(Kind::Counter), Options::default()).series(&["1"]);
+    let (millis, _) = least(5, || (0..CALLS).map(|_| series.add(1.0)).count());
+    println!("counter: {:.1} ns", millis * 1e6 / CALLS as f64);
 }
 
 /// The least milliseconds of some runs.
