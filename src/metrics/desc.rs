@@ -1,6 +1,8 @@
 //! What a family is: its name, kind, labels and buckets, checked once when it is made.
 
 use super::names::{check_label_name, check_metric_name};
+use super::native::NativeOptions;
+use super::window::Quantiles;
 use crate::error::{Error, Result};
 
 /// The type of a family.
@@ -105,6 +107,10 @@ pub struct Desc {
     pub bounds: Box<[f64]>,
     /// The states of a state set.
     pub states: Box<[Box<str>]>,
+    /// The histogram is native as well, or, without bounds, only native.
+    pub native: Option<NativeOptions>,
+    /// The quantiles of a summary.
+    pub quantiles: Option<Quantiles>,
 }
 
 impl Desc {
@@ -134,6 +140,8 @@ impl Desc {
             unit: "".into(),
             bounds: [].into(),
             states: [].into(),
+            native: None,
+            quantiles: None,
         })
     }
 
@@ -184,6 +192,26 @@ impl Desc {
             )));
         }
         self.unit = unit.into();
+        Ok(self)
+    }
+
+    /// The same as a native histogram: beside its buckets if it has bounds, else alone.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an option out of range.
+    pub fn with_native(mut self, options: NativeOptions) -> Result<Self> {
+        options.check()?;
+        self.native = Some(options);
+        Ok(self)
+    }
+
+    /// The same with quantiles of a summary.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an option out of range.
+    pub fn with_quantiles(mut self, quantiles: Quantiles) -> Result<Self> {
+        quantiles.check()?;
+        self.quantiles = Some(quantiles);
         Ok(self)
     }
 

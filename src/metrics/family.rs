@@ -29,7 +29,11 @@ pub struct Options {
     pub absent_if_empty: bool,
     /// Counters, histograms and summaries tell when they were created; default true.
     pub created: bool,
-    /// Where that time comes from; default the machine's wall clock.
+    /// A labelled series that was not written for this many seconds leaves the page, and comes
+    /// back when it is written again; it is forgotten when nobody holds it any more. Writes are
+    /// noticed at a scrape, so the time is as fine as scrapes are frequent. None: they all stay.
+    pub idle_ttl: Option<f64>,
+    /// Where the time comes from; default the machine's wall clock.
     pub now: WallClock,
 }
 
@@ -40,6 +44,7 @@ impl Default for Options {
             omit_empty_labels: false,
             absent_if_empty: false,
             created: true,
+            idle_ttl: None,
             now: unix_seconds,
         }
     }
@@ -126,6 +131,15 @@ impl Family {
         self.series.write().shift_remove(&Key(values)).is_some()
     }
 
+    /// Takes the series off the page whose label values, in the order of the names, are chosen;
+    /// returns how many.
+    pub fn remove_where(&self, chosen: impl Fn(&[Box<str>]) -> bool) -> usize {
+        let mut map = self.series.write();
+        let before = map.len();
+        map.retain(|key, _| !chosen(&key.0));
+        before - map.len()
+    }
+
     /// Takes all series off the page.
     pub fn clear(&self) {
         self.series.write().clear();
@@ -148,6 +162,13 @@ impl Source for Family {
     }
 
     fn collect(&self, sink: &mut dyn Sink) {
+        if let Some(ttl) = self.options.idle_ttl {
+            let now = (self.options.now)();
+            // Nobody can take a new hold of a series while the map is locked.
+            let stays =
+                |series: &Arc<Series>| !series.note_idle(now, ttl) || Arc::strong_count(series) > 1;
+            self.series.write().retain(|_, series| stays(series));
+        }
         if sink.is_prompt() {
             self.give(self.series.read().values(), sink);
         } else {
@@ -164,7 +185,7 @@ impl Family {
         }
         sink.family(&self.desc);
         let mut counts = Vec::new();
-        for series in all {
+        for series in all.filter(|series| !series.is_idle()) {
             let labels = series.labels();
             series.read(&mut counts, &mut |reading| sink.sample(&self.desc, labels, reading));
         }
@@ -174,7 +195,7 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Kind;
+    use crate::metrics::{Format, Kind, encode};
 
     fn family(limit: Option<usize>) -> Arc<Family> {
         let desc = Desc::new(Kind::Counter, "a", "", &["x", "y"]).unwrap();
@@ -219,5 +240,51 @@ mod tests {
         assert!(!family.remove(&["1", "2"]));
         series.add(1.0);
         assert!(family.all().is_empty());
+    }
+
+    #[test]
+    fn series_are_removed_by_some_of_their_labels() {
+        let family = family(None);
+        for values in [["1", "a"], ["1", "b"], ["2", "a"]] {
+            family.series(&values);
+        }
+        assert_eq!(family.remove_where(|values| &*values[0] == "1"), 2);
+        assert_eq!(family.all()[0].labels().text(), r#"x="2",y="a""#);
+    }
+
+    #[test]
+    fn an_info_is_there_before_its_facts_unless_its_family_is_absent() {
+        for (absent_if_empty, expected) in [(false, "a_info 1.0\n"), (true, "")] {
+            let options = Options { absent_if_empty, ..Options::default() };
+            let family = Family::new(Desc::new(Kind::Info, "a", "", &[]).unwrap(), options);
+            let registry = Registry::default();
+            registry.register(family).unwrap();
+            assert!(encode(&registry, Format::Text004).ends_with(expected));
+        }
+    }
+
+    #[test]
+    fn an_idle_series_leaves_the_page_and_comes_back() {
+        static NOW: AtomicU64 = AtomicU64::new(0);
+        let now = || NOW.load(Ordering::Relaxed) as f64;
+        let options = Options { idle_ttl: Some(10.0), created: false, now, ..Options::default() };
+        let desc = Desc::new(Kind::Counter, "a", "", &["x"]).unwrap();
+        let registry = Registry::default();
+        let family = Family::new(desc, options);
+        registry.register(family.clone()).unwrap();
+        let held = family.series(&["held"]);
+        family.series(&["dropped"]).add(1.0);
+        let lines = |time| {
+            NOW.store(time, Ordering::Relaxed);
+            encode(&registry, Format::Text004).lines().skip(2).count()
+        };
+        assert_eq!([lines(0), lines(9)], [2, 2]);
+        held.add(1.0);
+        assert_eq!([lines(10), family.all().len()], [1, 1]);
+        assert_eq!([lines(20), family.all().len()], [0, 1]);
+        held.add(1.0);
+        assert_eq!(lines(30), 1);
+        drop(held);
+        assert_eq!([lines(40), family.all().len()], [0, 0]);
     }
 }

@@ -91,9 +91,14 @@ impl LabelSet {
 
 /// A key of a map by label values.
 #[derive(Debug, PartialEq, Eq)]
-pub struct OwnedKey(Box<[Box<str>]>);
+pub struct OwnedKey(pub(super) Box<[Box<str>]>);
 
 impl OwnedKey {
+    /// The values.
+    pub fn values(&self) -> &[Box<str>] {
+        &self.0
+    }
+
     /// Copies the values.
     pub fn new<V: AsRef<str>>(values: &[V]) -> Self {
         Self(values.iter().map(|value| value.as_ref().into()).collect())

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -26,6 +26,8 @@ pub struct Registry {
     state: RwLock<State>,
     /// Labels of every sample.
     labels: Pairs,
+    /// Sources that describe no name are asked for restricted pages too.
+    asks_unnamed: AtomicBool,
     /// The length of the last page: the next is about as long.
     page_len: AtomicUsize,
 }
@@ -140,9 +142,15 @@ impl Registry {
         self.collect_where(|_| true, sink);
     }
 
-    /// Gives only the samples of these names, suffix included, and the families that have one. A
-    /// source that describes no name is asked if `unnamed`.
-    pub fn collect_only(&self, names: &[&str], unnamed: bool, sink: &mut dyn Sink) {
+    /// Whether a source that describes no name is asked when only some names are wanted; default
+    /// false.
+    pub fn ask_unnamed(&self, on: bool) {
+        self.asks_unnamed.store(on, Ordering::Relaxed);
+    }
+
+    /// Gives only the samples of these names, suffix included, and the families that have one.
+    pub fn collect_only(&self, names: &[&str], sink: &mut dyn Sink) {
+        let unnamed = self.asks_unnamed.load(Ordering::Relaxed);
         let names: HashSet<&str> = names.iter().copied().collect();
         let wanted = |entry: &Entry| {
             let described = entry.names.iter().any(|name| names.contains(&**name));

@@ -6,11 +6,13 @@
 //! stored: it is the sum of the buckets that a scrape has just read, so a page can never show a
 //! count that differs from its buckets, however many threads observe meanwhile.
 //!
-//! What few series have (exemplars, facts) stands behind locks of its own, which `add` and
+//! A native histogram and the window of a summary have a lock each, taken by every observation;
+//! classic buckets beside a native histogram are counted under it, so that both agree. All else
+//! that few series have (exemplars, facts) stands behind locks of its own, which `add` and
 //! `observe` never touch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -20,8 +22,11 @@ use super::desc::{Desc, Kind};
 use super::family::Options;
 use super::labels::LabelSet;
 use super::many::Tally;
+use super::native::{Native, NativeSnapshot};
 use super::sample::Exemplar;
 use super::sink::{Reading, Value};
+use super::window::Window;
+use crate::clock::WallClock;
 
 /// The names of an info's labels, and their values.
 type Facts = (Box<[Box<str>]>, LabelSet);
@@ -35,10 +40,26 @@ pub struct Series {
     cells: Cells,
     /// The bits of the seconds since 1970; None if it is not wanted.
     created: Option<AtomicU64>,
-    /// None until it is set.
+    /// None in a family that is absent until it is set.
     info: RwLock<Option<Facts>>,
     /// Empty until there is one; then one place for each that there can be.
     exemplars: Mutex<Vec<Option<Arc<Exemplar>>>>,
+    native: Option<Box<Mutex<Native>>>,
+    window: Option<Box<Mutex<Window>>>,
+    /// Only where a series leaves the page when it is idle.
+    activity: Option<Activity>,
+    now: WallClock,
+}
+
+/// When a series was last written, as far as scrapes have noticed.
+#[derive(Debug)]
+struct Activity {
+    /// Written since the last scrape.
+    written: AtomicBool,
+    /// Not written for longer than it may be.
+    idle: AtomicBool,
+    /// The bits of the time of the scrape that last noticed a write.
+    noticed: AtomicU64,
 }
 
 impl Series {
@@ -50,14 +71,27 @@ impl Series {
             Kind::Info | Kind::GaugeHistogram => 0,
         };
         let dated = matches!(desc.kind, Kind::Counter | Kind::Histogram | Kind::Summary);
-        let created = (options.created && dated).then(|| AtomicU64::new((options.now)().to_bits()));
+        let now = options.now;
+        let created = (options.created && dated).then(|| AtomicU64::new(now().to_bits()));
+        let native = desc.native.map(|native| Box::new(Mutex::new(Native::new(native, now()))));
+        let window = desc.quantiles.clone().map(|it| Box::new(Mutex::new(Window::new(it))));
+        let activity =
+            options.idle_ttl.filter(|_| !desc.label_names.is_empty()).map(|_| Activity {
+                written: AtomicBool::new(true),
+                idle: AtomicBool::new(false),
+                noticed: AtomicU64::new(0),
+            });
         Self {
             desc,
             labels,
             cells: Cells::new(len),
             created,
-            info: RwLock::default(),
+            info: RwLock::new((!options.absent_if_empty).then(Facts::default)),
             exemplars: Mutex::default(),
+            native,
+            window,
+            activity,
+            now,
         }
     }
 
@@ -66,13 +100,37 @@ impl Series {
         &self.labels
     }
 
+    fn note_write(&self) {
+        if let Some(activity) = &self.activity {
+            activity.written.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note, at a scrape, of what was written; whether the series is idle.
+    pub(super) fn note_idle(&self, now: f64, ttl: f64) -> bool {
+        let Some(activity) = &self.activity else { return false };
+        if activity.written.swap(false, Ordering::Relaxed) {
+            activity.noticed.store(now.to_bits(), Ordering::Relaxed);
+        }
+        let idle = now - arena::get(&activity.noticed) >= ttl;
+        activity.idle.store(idle, Ordering::Relaxed);
+        idle
+    }
+
+    /// Whether it was idle at the scrape that last looked.
+    pub(super) fn is_idle(&self) -> bool {
+        self.activity.as_ref().is_some_and(|activity| activity.idle.load(Ordering::Relaxed))
+    }
+
     /// Adds to a counter or gauge.
     pub fn add(&self, amount: f64) {
+        self.note_write();
         arena::add(&self.cells[0], amount);
     }
 
     /// Sets a gauge.
     pub fn set(&self, value: f64) {
+        self.note_write();
         self.cells[0].store(value.to_bits(), Ordering::Relaxed);
     }
 
@@ -83,7 +141,10 @@ impl Series {
 
     /// Sets a counter back to zero; it was created at `now`, in seconds since 1970.
     pub fn reset(&self, now: f64) {
-        self.set(0.0);
+        self.note_write();
+        for cell in &*self.cells {
+            cell.store(0, Ordering::Relaxed);
+        }
         if let Some(created) = &self.created {
             created.store(now.to_bits(), Ordering::Relaxed);
         }
@@ -97,6 +158,37 @@ impl Series {
 
     /// Counts `n` observations of the same value.
     pub fn observe_n(&self, value: f64, n: u64) {
+        self.note_write();
+        if let Some(native) = &self.native {
+            let mut native = native.lock();
+            if let Some(now) = native.observe(value, n, self.now) {
+                self.reset(now);
+            }
+            self.count(value, n);
+        } else {
+            self.count(value, n);
+        }
+        if let Some(window) = &self.window {
+            window.lock().observe(value, n, (self.now)());
+        }
+    }
+
+    /// Counts one observation of each value; faster than one after the other.
+    pub fn observe_all(&self, values: &[f64]) {
+        if self.native.is_some() || self.window.is_some() {
+            return values.iter().for_each(|value| self.observe(*value));
+        }
+        self.note_write();
+        let mut tally = Tally::new(&self.desc.bounds);
+        tally.extend_from_slice(values);
+        let (counts, sum) = tally.finish();
+        for (cell, count) in self.cells.iter().zip(counts) {
+            cell.fetch_add(count, Ordering::Relaxed);
+        }
+        arena::add(&self.cells[self.cells.len() - 1], sum);
+    }
+
+    fn count(&self, value: f64, n: u64) {
         let bucket = self.bucket_of(value);
         self.cells[bucket].fetch_add(n, Ordering::Relaxed);
         arena::add(&self.cells[self.cells.len() - 1], value * n as f64);
@@ -119,22 +211,9 @@ impl Series {
         exemplars[bucket] = Some(Arc::new(exemplar));
     }
 
-    /// An empty tally of observations of this histogram.
-    pub fn tally(&self) -> Tally<'_> {
-        Tally::new(&self.desc.bounds)
-    }
-
-    /// Counts the observations of a tally.
-    pub fn observe_tally(&self, tally: Tally<'_>) {
-        let (counts, sum) = tally.finish();
-        for (cell, count) in self.cells.iter().zip(counts) {
-            cell.fetch_add(count, Ordering::Relaxed);
-        }
-        arena::add(&self.cells[self.desc.bounds.len() + 1], sum);
-    }
-
     /// Sets the facts of an info.
     pub fn set_info(&self, facts: &[(String, String)]) {
+        self.note_write();
         let (names, values): (Vec<&str>, Vec<&str>) =
             facts.iter().map(|(name, value)| (&**name, &**value)).unzip();
         let labels = LabelSet::new(&names, &values, false);
@@ -143,6 +222,7 @@ impl Series {
 
     /// Makes a state current; false if the set has no such state.
     pub fn set_state(&self, state: &str) -> bool {
+        self.note_write();
         let found = self.desc.states.iter().position(|known| **known == *state);
         if let Some(index) = found {
             self.cells[0].store(index as u64, Ordering::Relaxed);
@@ -158,37 +238,51 @@ impl Series {
         arena::get(&self.cells[self.desc.bounds.len() + 1])
     }
 
-    /// Reads the series and hands it over; an info that was never set has nothing to say.
-    /// `counts` is scratch memory.
+    /// Reads the series and hands it over; an info of an absent family has nothing to say
+    /// until it is set. `counts` is scratch memory.
     pub(super) fn read(&self, counts: &mut Vec<u64>, take: &mut dyn FnMut(&Reading<'_>)) {
-        let value = match self.desc.kind {
-            Kind::Counter => Value::Counter(self.get()),
-            Kind::Gauge | Kind::Unknown => Value::Gauge(self.get()),
-            Kind::StateSet => Value::StateSet {
-                states: &self.desc.states,
-                current: self.cells[0].load(Ordering::Relaxed) as usize,
-            },
-            Kind::Summary => Value::Summary {
-                count: self.cells[0].load(Ordering::Relaxed),
-                sum: arena::get(&self.cells[1]),
-                quantiles: &[],
-            },
+        let bare = |value: Value<'_>, take: &mut dyn FnMut(&Reading<'_>)| take(&value.into());
+        match self.desc.kind {
+            Kind::Counter => self.give(Value::Counter(self.get()), None, take),
+            Kind::Gauge | Kind::Unknown => bare(Value::Gauge(self.get()), take),
+            Kind::StateSet => {
+                let current = self.cells[0].load(Ordering::Relaxed) as usize;
+                bare(Value::StateSet { states: &self.desc.states, current }, take);
+            }
+            Kind::Summary => {
+                let window = self.window.as_ref();
+                let quantiles = window.map(|window| window.lock().quantiles((self.now)()));
+                let quantiles = &quantiles.unwrap_or_default();
+                let count = self.cells[0].load(Ordering::Relaxed);
+                let sum = arena::get(&self.cells[1]);
+                self.give(Value::Summary { count, sum, quantiles }, None, take);
+            }
             Kind::Histogram => {
+                let guard = self.native.as_ref().map(|native| native.lock());
                 counts.clear();
                 counts.resize(self.desc.bounds.len() + 1, 0);
                 let sum = self.add_buckets_to(counts);
-                Value::Histogram { bounds: &self.desc.bounds, counts, sum }
+                let native = guard.map(|native| native.snapshot());
+                let value = Value::Histogram { bounds: &self.desc.bounds, counts, sum };
+                self.give(value, native.as_ref(), take);
             }
             Kind::Info => {
                 if let Some((names, labels)) = &*self.info.read() {
-                    take(&Value::Info { names, labels }.into());
+                    bare(Value::Info { names, labels }, take);
                 }
-                return;
             }
-            Kind::GaugeHistogram => return,
-        };
+            Kind::GaugeHistogram => {}
+        }
+    }
+
+    fn give(
+        &self,
+        value: Value<'_>,
+        native: Option<&NativeSnapshot>,
+        take: &mut dyn FnMut(&Reading<'_>),
+    ) {
         let exemplars = self.exemplars.lock().clone();
-        take(&Reading { value, created: self.created(), exemplars: &exemplars });
+        take(&Reading { value, created: self.created(), exemplars: &exemplars, native });
     }
 
     /// When it was created, in seconds since 1970, where that is wanted.
@@ -201,6 +295,7 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{NativeOptions, Quantiles};
 
     fn series(desc: Desc) -> Series {
         let options = Options { now: || 5.0, ..Options::default() };
@@ -262,5 +357,32 @@ mod tests {
             reading.exemplars.iter().map(|e| e.as_ref().map(|e| e.value)).collect()
         });
         assert_eq!(values, [Some(0.75), None, Some(9.0)]);
+    }
+
+    #[test]
+    fn a_native_histogram_agrees_with_the_buckets_beside_it() {
+        let desc = desc(Kind::Histogram).with_bounds(&[1.0]).unwrap();
+        let series = series(desc.with_native(NativeOptions::default()).unwrap());
+        for value in [0.0, 0.5, 2.0] {
+            series.observe(value);
+        }
+        let (counts, native) = read(&series, |reading| match reading.value {
+            Value::Histogram { counts, .. } => (counts.to_vec(), reading.native.cloned()),
+            _ => unreachable!(),
+        });
+        let native = native.unwrap();
+        assert_eq!((counts, native.count, native.zero_count), (vec![2, 1], 3, 1));
+    }
+
+    #[test]
+    fn a_summary_has_the_quantiles_that_were_asked_for() {
+        let desc = desc(Kind::Summary).with_quantiles(Quantiles::new(&[0.5])).unwrap();
+        let series = series(desc);
+        series.observe(4.0);
+        let (quantile, value) = read(&series, |reading| match reading.value {
+            Value::Summary { quantiles, .. } => quantiles[0],
+            _ => unreachable!(),
+        });
+        assert_eq!((quantile, (value - 4.0).abs() < 0.04), (0.5, true));
     }
 }

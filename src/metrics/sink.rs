@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::desc::Desc;
 use super::labels::LabelSet;
+use super::native::NativeSnapshot;
 use super::sample::{Exemplar, Sample};
 
 /// The value of one series at the time of a scrape.
@@ -57,12 +58,14 @@ pub struct Reading<'a> {
     pub created: Option<f64>,
     /// Exemplars: one of a counter, one for each bucket of a histogram, or fewer.
     pub exemplars: &'a [Option<Arc<Exemplar>>],
+    /// The native side of a histogram, with the same count and sum.
+    pub native: Option<&'a NativeSnapshot>,
 }
 
 /// A bare value: not created at a known time, without exemplars.
 impl<'a> From<Value<'a>> for Reading<'a> {
     fn from(value: Value<'a>) -> Self {
-        Self { value, created: None, exemplars: &[] }
+        Self { value, created: None, exemplars: &[], native: None }
     }
 }
 

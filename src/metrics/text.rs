@@ -27,25 +27,13 @@ const LATER: [&str; 3] = ["_created", "_gcount", "_gsum"];
 /// Writes all families of a registry as one page of text.
 ///
 /// # Panics
-/// If the format is not text.
+/// If the format is not text: see [`encode_bytes`](super::encode_bytes).
 pub fn encode(registry: &Registry, exposition: impl Into<Exposition>) -> String {
     let mut encoder = Encoder::new(exposition.into(), registry.page_len());
     registry.collect(&mut encoder);
     let page = encoder.finish();
     registry.set_page_len(page.len());
     page
-}
-
-/// The same with only the samples of these names; see [`Registry::collect_only`].
-pub fn encode_only(
-    registry: &Registry,
-    names: &[&str],
-    unnamed: bool,
-    exposition: impl Into<Exposition>,
-) -> String {
-    let mut encoder = Encoder::new(exposition.into(), 0);
-    registry.collect_only(names, unnamed, &mut encoder);
-    encoder.finish()
 }
 
 /// A sink that writes a page of text.

@@ -193,15 +193,27 @@ impl Source for Functions {
     }
 }
 
+type ChildMap<C> = IndexMap<OwnedKey, Py<C>, ahash::RandomState>;
+
 /// Children by label values, and the label names as Python has them: what makes `labels` cheap.
 /// A child is one object for the life of its series, as in `prometheus_client`.
 #[derive(Debug)]
 pub(super) struct Children<C> {
     pub(super) names: Vec<Py<PyString>>,
-    pub(super) children: RwLock<IndexMap<OwnedKey, Py<C>, ahash::RandomState>>,
+    pub(super) children: RwLock<ChildMap<C>>,
 }
 
 impl<C: PyClass> Children<C> {
+    /// Forgets the children whose values are chosen, and gives them back: a last reference must be
+    /// dropped when no lock is held, since it may run code of Python.
+    pub(super) fn remove_where(&self, chosen: impl Fn(&[Box<str>]) -> bool) -> Vec<Py<C>> {
+        let mut children = self.children.write();
+        let all = std::mem::take(&mut *children).into_iter();
+        let (gone, kept): (ChildMap<C>, _) = all.partition(|(key, _)| chosen(key.values()));
+        *children = kept;
+        gone.into_values().collect()
+    }
+
     pub(super) fn new(py: Python<'_>, desc: &Desc) -> Self {
         let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
         Self { names: names.collect(), children: RwLock::default() }

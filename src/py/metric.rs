@@ -12,7 +12,7 @@ use super::handle::{Children, Handle, Spec, Target, exemplar_of, with_values};
 use super::registry::{families_of, pairs};
 use super::values::for_each_value;
 use crate::clock::unix_seconds;
-use crate::metrics::{self, Desc, Family, Key, Kind, Source};
+use crate::metrics::{self, Desc, Family, Key, Kind, NativeOptions, Quantiles, Source};
 
 /// `prometheus_client`'s default buckets.
 const DEFAULT_BUCKETS: &[f64] =
@@ -134,16 +134,12 @@ macro_rules! metric_class {
                     let unknown = || PyValueError::new_err(format!("Unknown label names: {name}"));
                     places.push((place(name).ok_or_else(unknown)?, value.as_str()));
                 }
-                for series in self.handle.family.all() {
-                    let values = series.labels().values();
-                    if places.iter().all(|&(index, value)| *values[index] == *value) {
-                        self.handle.family.remove(values);
-                        let child = self.children.as_ref().and_then(|parent| {
-                            parent.children.write().shift_remove(&Key(values))
-                        });
-                        drop(child); // not under the lock
-                    }
-                }
+                let chosen = |values: &[Box<str>]| {
+                    places.iter().all(|&(index, value)| *values[index] == *value)
+                };
+                self.handle.family.remove_where(chosen);
+                let dropped = self.children.as_ref().map(|parent| parent.remove_where(chosen));
+                drop(dropped); // when no lock is held
                 Ok(())
             }
 
@@ -313,7 +309,12 @@ metric_class! {
 }
 
 metric_class! {
-    /// Observations with their count and sum. The arguments are those of `Counter`.
+    /// Observations with their count and sum, and quantiles of the last minutes if asked for.
+    ///
+    /// Args as `Counter`, and:
+    ///     quantiles: The quantiles on the page, each from 0 to 1. Default none.
+    ///     window_seconds: Observations count for quantiles so long. Default 600.
+    ///     age_buckets: The steps in which they are forgotten. Default 5.
     ///
     /// Example:
     ///     >>> from ryot_metrics.client import CollectorRegistry, Summary
@@ -322,7 +323,16 @@ metric_class! {
     ///     >>> size.observe(1.5); size.observe(2)
     ///     >>> registry.get_sample_value("size_sum")
     ///     3.5
-    PySummary, "Summary", Kind::Summary, extra() desc => Ok(desc), {
+    PySummary, "Summary", Kind::Summary,
+    extra(
+        quantiles: Option<Vec<f64>> = None, window_seconds: f64 = 600.0, age_buckets: usize = 5
+    ) desc => match quantiles {
+        Some(objectives) => {
+            let objectives = objectives.into();
+            desc.with_quantiles(Quantiles { objectives, window_seconds, age_buckets })
+        }
+        None => Ok(desc),
+    }, {
         /// Counts one observation.
         fn observe(&self, amount: f64) -> PyResult<()> {
             self.handle.series()?.observe(amount);
@@ -347,7 +357,14 @@ metric_class! {
     ///
     /// Args as `Counter`, and:
     ///     buckets: Ascending upper bounds; `+Inf` is added if it is not the last. The default is
-    ///         prometheus_client's, 5 ms to 10 s.
+    ///         prometheus_client's, 5 ms to 10 s. None: only native buckets.
+    ///     native_factor: Adds a native histogram, which protobuf pages carry: its buckets grow by
+    ///         at most this factor, for example 1.1. Default None.
+    ///     native_max_buckets: Its most buckets; past it, it begins anew or gets coarser.
+    ///         Default 160, 0 for no limit.
+    ///     native_zero_threshold: Values up to this size count as zero. Default 2^-128.
+    ///     native_min_reset_seconds: The least time between two new beginnings. Default 3600, 0
+    ///         for none.
     ///
     /// Example:
     ///     >>> from ryot_metrics.client import CollectorRegistry, Histogram
@@ -357,7 +374,27 @@ metric_class! {
     ///     >>> registry.get_sample_value("size_bucket", {"le": "2.0"})
     ///     1.0
     PyHistogram, "Histogram", Kind::Histogram,
-    extra(buckets: Vec<f64> = DEFAULT_BUCKETS.to_vec()) desc => desc.with_bounds(&buckets), {
+    extra(
+        buckets: Option<Vec<f64>> = Some(DEFAULT_BUCKETS.to_vec()),
+        native_factor: Option<f64> = None, native_max_buckets: usize = 160,
+        native_zero_threshold: f64 = NativeOptions::default().zero_threshold,
+        native_min_reset_seconds: f64 = 3600.0
+    ) desc => {
+        let desc = match native_factor {
+            Some(factor) => desc.with_native(NativeOptions {
+                max_buckets: native_max_buckets,
+                zero_threshold: native_zero_threshold,
+                min_reset_seconds: native_min_reset_seconds,
+                ..NativeOptions::with_factor(factor)?
+            })?,
+            None => desc,
+        };
+        match buckets {
+            Some(buckets) => desc.with_bounds(&buckets),
+            None if native_factor.is_some() => Ok(desc),
+            None => desc.with_bounds(&[]),
+        }
+    }, {
         /// Counts one observation.
         ///
         /// Args:
@@ -384,10 +421,7 @@ metric_class! {
         /// read where it lies. A value that is no number raises before any is counted.
         fn observe_many(&self, amounts: &Bound<'_, PyAny>) -> PyResult<()> {
             let series = self.handle.series()?;
-            let mut tally = series.tally();
-            for_each_value(amounts, |block| tally.extend_from_slice(block))?;
-            series.observe_tally(tally);
-            Ok(())
+            for_each_value(amounts, |block| series.observe_all(block))
         }
 
         /// Observes the seconds that a block, or each call of a decorated function, took.

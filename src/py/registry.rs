@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList};
 
 use super::boundary::{attached, detached};
 use super::callbacks::{Age, Callback};
@@ -40,7 +40,6 @@ pub(super) struct PyRegistry {
     core: Arc<Registry>,
     collectors: Arc<Mutex<Vec<Arc<PyCollector>>>>,
     auto_describe: bool,
-    unnamed: bool,
     /// The names of the samples that this view of the registry shows.
     only: Option<Vec<String>>,
 }
@@ -51,7 +50,6 @@ impl PyRegistry {
             core: globals::registry(),
             collectors: Arc::default(),
             auto_describe: true,
-            unnamed: false,
             only: None,
         }
     }
@@ -60,24 +58,16 @@ impl PyRegistry {
         &self.core
     }
 
-    /// Gives what this view shows.
-    pub(super) fn give(&self, sink: &mut dyn Sink) {
-        match &self.only {
-            Some(names) => {
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.core.collect_only(&names, self.unnamed, sink);
-            }
-            None => self.core.collect(sink),
-        }
+    /// The names that this view shows, if it does not show all.
+    fn names(&self) -> Option<Vec<&str>> {
+        self.only.as_ref().map(|names| names.iter().map(String::as_str).collect())
     }
 
-    pub(super) fn page(&self, exposition: metrics::Exposition) -> String {
-        match &self.only {
-            Some(names) => {
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                metrics::encode_only(&self.core, &names, self.unnamed, exposition)
-            }
-            None => metrics::encode(&self.core, exposition),
+    /// Gives what this view shows.
+    fn give(&self, sink: &mut dyn Sink) {
+        match self.names() {
+            Some(names) => self.core.collect_only(&names, sink),
+            None => self.core.collect(sink),
         }
     }
 }
@@ -97,13 +87,8 @@ impl PyRegistry {
     ) -> PyResult<Self> {
         let core = Registry::with_labels(pairs(labels)?)?;
         core.set_target_info(pairs(target_info)?)?;
-        Ok(Self {
-            core: Arc::new(core),
-            collectors: Arc::default(),
-            auto_describe,
-            unnamed: support_collectors_without_names,
-            only: None,
-        })
+        core.ask_unnamed(support_collectors_without_names);
+        Ok(Self { core: Arc::new(core), collectors: Arc::default(), auto_describe, only: None })
     }
 
     /// Adds a metric, or any object with a method `collect` that gives families.
@@ -148,7 +133,6 @@ impl PyRegistry {
             core: self.core.clone(),
             collectors: self.collectors.clone(),
             auto_describe: self.auto_describe,
-            unnamed: self.unnamed,
             only: Some(names),
         }
     }
@@ -166,6 +150,12 @@ impl PyRegistry {
     fn get_target_info<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let labels = self.core.target_info();
         if labels.is_empty() { Ok(None) } else { dict(py, labels).map(Some) }
+    }
+
+    /// Whether a page of this registry runs code of Python.
+    #[getter]
+    fn has_python_collectors(&self) -> bool {
+        !self.collectors.lock().is_empty()
     }
 
     /// The families as they stand now.
@@ -298,7 +288,7 @@ fn timestamp_of(timestamp: &Bound<'_, PyAny>) -> PyResult<Option<Timestamp>> {
         let nanos = timestamp.getattr("nsec")?.extract()?;
         return Ok(Some(Timestamp::Exact { seconds: seconds.extract()?, nanos }));
     }
-    if timestamp.is_instance_of::<pyo3::types::PyInt>() {
+    if timestamp.is_instance_of::<PyInt>() {
         return Ok(Some(Timestamp::Int(timestamp.extract()?)));
     }
     Ok(Some(Timestamp::Float(timestamp.extract()?)))
@@ -375,10 +365,11 @@ pub(super) fn encode<'py>(
     registry: &PyRegistry,
     format: &str,
     escaping: Option<&str>,
-) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+) -> PyResult<Bound<'py, PyBytes>> {
     let exposition = exposition(format, escaping)?;
-    let page = detached(py, || registry.page(exposition));
-    Ok(pyo3::types::PyBytes::new(py, page.as_bytes()))
+    let names = registry.names();
+    let page = detached(py, || metrics::encode_bytes(&registry.core, names.as_deref(), exposition));
+    Ok(PyBytes::new(py, &page))
 }
 
 fn exposition(format: &str, escaping: Option<&str>) -> Result<metrics::Exposition> {
@@ -394,7 +385,7 @@ fn exposition(format: &str, escaping: Option<&str>) -> Result<metrics::Expositio
 /// The format and the escaping that an `Accept` header asks for, and the content type.
 #[pyfunction]
 pub(super) fn negotiate(accept: &str) -> (&'static str, Option<&'static str>, String) {
-    let exposition = metrics::Exposition::negotiate(accept, &metrics::Format::TEXT);
+    let exposition = metrics::Exposition::negotiate(accept, &metrics::Format::ALL);
     let escaping = exposition.escaping.map(metrics::Escaping::as_str);
     (exposition.format.as_str(), escaping, exposition.content_type().into_owned())
 }

@@ -18,7 +18,7 @@ use super::config::{Scrape, ScrapeObserver, ServeConfig};
 use super::encoding::{accepts_gzip, gzip};
 use super::gate::Gate;
 use crate::clock::{Clock, seconds_between};
-use crate::metrics::{Exposition, Format, Registry, encode, encode_only};
+use crate::metrics::{Exposition, Format, Registry, encode_bytes};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
@@ -79,19 +79,15 @@ impl Answerer {
     fn page<B>(&self, request: &Request<B>) -> Answer {
         let start = self.clock.now();
         let accept = joined(request.headers(), &ACCEPT);
-        let exposition = Exposition::negotiate(&accept, &Format::TEXT);
+        let exposition = Exposition::negotiate(&accept, &Format::ALL);
         let query = request.uri().query().unwrap_or_default();
         let names: Vec<_> = form_urlencoded::parse(query.as_bytes())
             .filter_map(|(key, name)| (key == "name[]").then_some(name))
             .collect();
         let page = {
             let _pass = self.gate.pass();
-            if names.is_empty() {
-                encode(&self.registry, exposition)
-            } else {
-                let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-                encode_only(&self.registry, &names, false, exposition)
-            }
+            let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+            encode_bytes(&self.registry, (!names.is_empty()).then_some(&*names), exposition)
         };
         let page = Bytes::from(page);
         let page_bytes = page.len();

@@ -1,3 +1,7 @@
-//! The metrics core from outside: pages against `prometheus_client`'s, properties, races.
+//! The metrics core from outside: pages against `prometheus_client`'s, properties, races, speed.
 
 mod pages;
+mod parser;
+mod properties;
+mod races;
+mod speed;
