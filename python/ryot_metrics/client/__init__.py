@@ -17,7 +17,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from ryot_metrics import _ryot_metrics
 from ryot_metrics._ryot_metrics import (
@@ -29,6 +28,8 @@ from ryot_metrics._ryot_metrics import (
     Info,
 )
 from ryot_metrics.asgi import make_asgi_app
+from ryot_metrics.client.families import Metric
+from ryot_metrics.client.samples import Sample
 
 __all__ = [
     "CONTENT_TYPE_LATEST",
@@ -52,24 +53,6 @@ CONTENT_TYPE_LATEST = _ryot_metrics.negotiate("text/plain")[1]
 CONTENT_TYPE_OPENMETRICS = _ryot_metrics.negotiate("application/openmetrics-text")[1]
 
 
-class Sample(NamedTuple):
-    """One line of a page: a sample's name with its suffix, its labels and its value."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Metric(NamedTuple):
-    """One family of a page, with all its samples."""
-
-    name: str
-    documentation: str
-    type: str
-    unit: str
-    samples: list[Sample]
-
-
 def collect(registry: CollectorRegistry = REGISTRY) -> Iterator[Metric]:
     """Gives every family of a registry as it stands now.
 
@@ -81,7 +64,9 @@ def collect(registry: CollectorRegistry = REGISTRY) -> Iterator[Metric]:
     """
     for name, documentation, kind, unit, rows in _ryot_metrics.collect(registry):
         samples = [Sample(sample, dict(labels), value) for sample, labels, value in rows]
-        yield Metric(name, documentation, kind, unit, samples)
+        family = Metric(name, documentation, kind, unit)
+        family.samples = samples
+        yield family
 
 
 def generate_latest(registry: CollectorRegistry = REGISTRY) -> bytes:
