@@ -25,6 +25,18 @@ def find(text: str, characters: str, start: int = 0) -> int:
     return -1
 
 
+def find_brace(text: str, start: int) -> int:
+    """The position of the brace that closes the labels which begin at `start`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    close = find(text, "}", start)
+    if close == -1:
+        raise ValueError(f"text is {text!r}; a closing brace is missing")
+    return close
+
+
 def split(text: str, separators: str = _BLANKS) -> list[str]:
     """The first three words of a line and what follows them, if anything does."""
     words: list[str] = []
@@ -117,7 +129,7 @@ def name_among(labels: dict[str, str], name: str) -> str:
         ValueError: If it stands in both places or in none.
     """
     quoted = labels.pop("__name__", None)
-    if bool(name) == (quoted is not None):
+    if bool(name) == (quoted is not None) or quoted == "":
         raise ValueError(f"metric name is {name!r} and {quoted!r}; it must stand in one place")
     return name if quoted is None else quoted
 

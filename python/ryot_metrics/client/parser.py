@@ -12,6 +12,7 @@ from io import StringIO
 
 from ryot_metrics.client._lines import (
     find,
+    find_brace,
     is_name,
     name_among,
     read_labels,
@@ -39,7 +40,7 @@ def text_string_to_metric_families(text: str) -> Iterator[Metric]:
         ValueError: If a line cannot be read.
 
     Example:
-        >>> page = "# TYPE jobs_total counter\\njobs_total 3\\n"
+        >>> page = "# TYPE jobs_total counter\njobs_total 3\n"
         >>> [(family.name, family.samples[0].value) for family in
         ...  text_string_to_metric_families(page)]
         [('jobs', 3)]
@@ -131,7 +132,7 @@ def _sample(line: str) -> Sample:
         if end == -1 or not is_name(name):
             raise ValueError(f"line is {line!r}; it has no metric name and value")
     else:
-        end = find(line, "}", brace)
+        end = find_brace(line, brace)
         name, rest = line[:brace].strip(), line[end + 1 :]
         labels = read_labels(line[brace + 1 : end], strict=False)
         name = name_among(labels, name)

@@ -8,7 +8,14 @@ from __future__ import annotations
 import math
 import re
 
-from ryot_metrics.client._lines import find, is_name, name_among, read_labels, read_number
+from ryot_metrics.client._lines import (
+    find,
+    find_brace,
+    is_name,
+    name_among,
+    read_labels,
+    read_number,
+)
 from ryot_metrics.client.samples import (
     BucketSpan,
     Exemplar,
@@ -42,7 +49,7 @@ def read_sample(line: str, *, native: bool) -> Sample:
     name = line[:end]
     labels: dict[str, str] = {}
     if line[end] == "{":
-        close = find(line, "}", end)
+        close = find_brace(line, end)
         labels = read_labels(line[end + 1 : close], strict=True)
         name = name_among(labels, name)
         end = close + 1
@@ -78,7 +85,7 @@ def _timestamp(text: str) -> Timestamp | float:
 
 
 def _exemplar(text: str) -> Exemplar:
-    close = find(text, "}")
+    close = find_brace(text, 0)
     if not text.startswith("{") or text[close + 1 : close + 2] != " ":
         raise ValueError(f"exemplar is {text!r}; it must be labels between braces, and a value")
     labels = read_labels(text[1:close], strict=True)
