@@ -14,11 +14,6 @@ Example:
     jobs_total{queue="mail"} 1.0
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-
-from ryot_metrics import _ryot_metrics
 from ryot_metrics._ryot_metrics import (
     REGISTRY,
     CollectorRegistry,
@@ -27,13 +22,38 @@ from ryot_metrics._ryot_metrics import (
     Histogram,
     Info,
 )
-from ryot_metrics.asgi import make_asgi_app
+from ryot_metrics.client.asgi import make_asgi_app
+from ryot_metrics.client.encoding import (
+    CONTENT_TYPE_LATEST,
+    CONTENT_TYPE_OPENMETRICS,
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CONTENT_TYPE_PLAIN_1_0_0,
+    choose_encoder,
+    generate_latest,
+    generate_openmetrics,
+)
 from ryot_metrics.client.families import Metric
+from ryot_metrics.client.gateway import (
+    delete_from_gateway,
+    instance_ip_grouping_key,
+    push_to_gateway,
+    pushadd_to_gateway,
+)
+from ryot_metrics.client.registry import collect
 from ryot_metrics.client.samples import Sample
+from ryot_metrics.client.textfile import write_to_textfile
+from ryot_metrics.client.wsgi import (
+    MetricsHandler,
+    make_wsgi_app,
+    start_http_server,
+    start_wsgi_server,
+)
 
 __all__ = [
     "CONTENT_TYPE_LATEST",
     "CONTENT_TYPE_OPENMETRICS",
+    "CONTENT_TYPE_PLAIN_0_0_4",
+    "CONTENT_TYPE_PLAIN_1_0_0",
     "REGISTRY",
     "CollectorRegistry",
     "Counter",
@@ -41,50 +61,19 @@ __all__ = [
     "Histogram",
     "Info",
     "Metric",
+    "MetricsHandler",
     "Sample",
     "choose_encoder",
     "collect",
+    "delete_from_gateway",
     "generate_latest",
     "generate_openmetrics",
+    "instance_ip_grouping_key",
     "make_asgi_app",
+    "make_wsgi_app",
+    "push_to_gateway",
+    "pushadd_to_gateway",
+    "start_http_server",
+    "start_wsgi_server",
+    "write_to_textfile",
 ]
-
-CONTENT_TYPE_LATEST = _ryot_metrics.negotiate("text/plain")[1]
-CONTENT_TYPE_OPENMETRICS = _ryot_metrics.negotiate("application/openmetrics-text")[1]
-
-
-def collect(registry: CollectorRegistry = REGISTRY) -> Iterator[Metric]:
-    """Gives every family of a registry as it stands now.
-
-    Args:
-        registry: The registry; the default one holds the families of language models too.
-
-    Yields:
-        Families in the order of their registration.
-    """
-    for name, documentation, kind, unit, rows in _ryot_metrics.collect(registry):
-        samples = [Sample(sample, dict(labels), value) for sample, labels, value in rows]
-        family = Metric(name, documentation, kind, unit)
-        family.samples = samples
-        yield family
-
-
-def generate_latest(registry: CollectorRegistry = REGISTRY) -> bytes:
-    """The page in the Prometheus text format 0.0.4."""
-    return _ryot_metrics.encode(registry, False)
-
-
-def generate_openmetrics(registry: CollectorRegistry = REGISTRY) -> bytes:
-    """The page in the OpenMetrics text format 1.0.0."""
-    return _ryot_metrics.encode(registry, True)
-
-
-def choose_encoder(accept_header: str | None) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    """The encoder that an `Accept` header likes best, and the content type of its page.
-
-    Example:
-        >>> choose_encoder("application/openmetrics-text")[1]
-        'application/openmetrics-text; version=1.0.0; charset=utf-8'
-    """
-    openmetrics, content_type = _ryot_metrics.negotiate(accept_header or "")
-    return (generate_openmetrics if openmetrics else generate_latest), content_type
