@@ -14,14 +14,6 @@ Example:
     jobs_total{queue="mail"} 1.0
 """
 
-from ryot_metrics._ryot_metrics import (
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-)
 from ryot_metrics.client.asgi import make_asgi_app
 from ryot_metrics.client.encoding import (
     CONTENT_TYPE_LATEST,
@@ -39,7 +31,11 @@ from ryot_metrics.client.gateway import (
     push_to_gateway,
     pushadd_to_gateway,
 )
-from ryot_metrics.client.registry import collect
+from ryot_metrics.client.gc_collector import GC_COLLECTOR, GCCollector
+from ryot_metrics.client.metrics import Counter, Gauge, Histogram, Info
+from ryot_metrics.client.platform_collector import PLATFORM_COLLECTOR, PlatformCollector
+from ryot_metrics.client.process_collector import PROCESS_COLLECTOR, ProcessCollector
+from ryot_metrics.client.registry import REGISTRY, CollectorRegistry, collect
 from ryot_metrics.client.samples import Sample
 from ryot_metrics.client.textfile import write_to_textfile
 from ryot_metrics.client.wsgi import (
@@ -54,14 +50,20 @@ __all__ = [
     "CONTENT_TYPE_OPENMETRICS",
     "CONTENT_TYPE_PLAIN_0_0_4",
     "CONTENT_TYPE_PLAIN_1_0_0",
+    "GC_COLLECTOR",
+    "PLATFORM_COLLECTOR",
+    "PROCESS_COLLECTOR",
     "REGISTRY",
     "CollectorRegistry",
     "Counter",
+    "GCCollector",
     "Gauge",
     "Histogram",
     "Info",
     "Metric",
     "MetricsHandler",
+    "PlatformCollector",
+    "ProcessCollector",
     "Sample",
     "choose_encoder",
     "collect",
