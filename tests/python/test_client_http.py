@@ -5,7 +5,6 @@ import gzip
 import http.client
 import socket
 import ssl
-import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import HTTPServer
@@ -15,9 +14,17 @@ import pytest
 
 from ryot_metrics import client
 from ryot_metrics.client.answer import gzip_accepted
+from ryot_metrics.client.wsgi import ThreadingWSGIServer
 from test_client import fill, without_created
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+@pytest.fixture(autouse=True)
+def _quick_shutdown(monkeypatch):
+    """Servers look more often than each half second whether they shall end."""
+    run = ThreadingWSGIServer.serve_forever
+    monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", lambda server: run(server, 0.01))
 
 
 @contextmanager
@@ -73,7 +80,7 @@ def test_the_server_speaks_openmetrics():
 @contextmanager
 def handler_server(registry):
     server = HTTPServer(("127.0.0.1", 0), client.MetricsHandler.factory(registry))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield server.server_port
@@ -195,27 +202,6 @@ def test_the_event_loop_does_not_wait_for_python_collectors(monkeypatch, python)
     registry = Restrictable() if python else fill(client)
     asgi(client.make_asgi_app(registry))
     assert (threads == [threading.main_thread()]) is not python
-
-
-def openssl(*arguments, cwd):
-    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """A folder with an authority, and a certificate of it for `localhost` and for a client."""
-    folder = tmp_path_factory.mktemp("certificates")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", "ca.key", "-out", "ca.pem"]
-    openssl("req", "-x509", *key, *files, "-subj", "/CN=authority", "-days", "2", cwd=folder)
-    for name, subject in (("server", "/CN=localhost"), ("client", "/CN=scraper")):
-        (folder / "extensions").write_text("subjectAltName=DNS:localhost\n")
-        files = ["-keyout", f"{name}.key", "-out", f"{name}.csr"]
-        openssl("req", *key, *files, "-subj", subject, cwd=folder)
-        signer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
-        files = ["-in", f"{name}.csr", "-out", f"{name}.pem", "-extfile", "extensions"]
-        openssl("x509", "-req", *signer, *files, cwd=folder)
-    return folder
 
 
 def trusting(folder, name=None):

@@ -6,8 +6,9 @@ import gc
 import platform
 from collections.abc import Iterable
 
+from ryot_metrics.client.families import Metric
 from ryot_metrics.client.metrics_core import CounterMetricFamily
-from ryot_metrics.client.registry import Collector, Metric, Registrar
+from ryot_metrics.client.registry import Collector, Registrar
 
 _FAMILIES = {
     "collected": ("python_gc_objects_collected", "Objects collected during gc"),

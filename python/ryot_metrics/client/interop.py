@@ -23,9 +23,11 @@ class PrometheusClientCollector:
 
     Example:
         >>> import prometheus_client
-        >>> theirs = prometheus_client.CollectorRegistry()
-        >>> theirs.register(PrometheusClientCollector())
-        >>> b"ryot_" in prometheus_client.generate_latest(theirs)
+        >>> from ryot_metrics.client import Counter
+        >>> ours, theirs = CollectorRegistry(), prometheus_client.CollectorRegistry()
+        >>> Counter("jobs", "Jobs done.", registry=ours).inc()
+        >>> theirs.register(PrometheusClientCollector(ours))
+        >>> b"jobs_total 1.0" in prometheus_client.generate_latest(theirs)
         True
     """
 
@@ -44,6 +46,8 @@ class PrometheusClientCollector:
         for family in collect(self._registry):
             if family.name not in self._without:
                 yield _translated(family, prometheus_client.core)
+
+    describe = collect  # for the names, which that registry refuses to have twice
 
 
 def register_in_prometheus_client(

@@ -6,8 +6,9 @@ import platform
 from collections.abc import Iterable
 from typing import Any
 
+from ryot_metrics.client.families import Metric
 from ryot_metrics.client.metrics_core import GaugeMetricFamily
-from ryot_metrics.client.registry import Collector, Metric, Registrar
+from ryot_metrics.client.registry import Collector, Registrar
 
 
 class PlatformCollector:

@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ryot_metrics.client.families import Metric
 from ryot_metrics.client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-from ryot_metrics.client.registry import Collector, Metric, Registrar
+from ryot_metrics.client.registry import Collector, Registrar
 
 
 class ProcessCollector:

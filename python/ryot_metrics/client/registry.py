@@ -10,7 +10,7 @@ from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry
 from ryot_metrics.client.families import Metric
 from ryot_metrics.client.samples import Sample
 
-__all__ = ["REGISTRY", "Collector", "CollectorRegistry", "Metric", "Registrar", "collect"]
+__all__ = ["REGISTRY", "Collector", "CollectorRegistry", "Registrar", "collect"]
 
 _C = TypeVar("_C", contravariant=True)
 

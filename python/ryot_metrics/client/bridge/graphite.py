@@ -84,7 +84,7 @@ class GraphiteBridge:
         ).start()
 
     def stop(self) -> None:
-        """Ends the pushes that `start` began."""
+        """Ends, for good, the pushes that `start` began."""
         self._stopped.set()
 
     def _push_regularly(self, interval: float, prefix: str) -> None:
