@@ -101,6 +101,12 @@ def test_equality_is_that_of_the_facts():
     assert family != "a"
 
 
+def test_a_gauge_histogram_may_lack_its_sum():
+    """Then it has no count either; the other package makes a sum of None, and a page of neither."""
+    family = core.GaugeHistogramMetricFamily("a", "A.", BUCKETS)
+    assert {sample.name for sample in family.samples} == {"a_bucket"}
+
+
 def test_a_family_can_be_restricted():
     """Only samples of the names stay; a family without any is None."""
     family = FAMILIES["histogram"](core)

@@ -188,6 +188,19 @@ def test_the_asgi_app_gives_the_page_of_the_server():
     assert asgi(plain, accept_encoding="gzip")[2] == page
 
 
+def test_the_asgi_app_needs_no_asyncio():
+    """Under another event loop the page is made at once."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "headers": [(b"accept-encoding", b"gzip")]}
+    with pytest.raises(StopIteration):
+        client.make_asgi_app(fill(client))(scope, None, send).send(None)
+    assert gzip.decompress(sent[1]["body"]) == client.generate_latest(fill(client))
+
+
 @pytest.mark.parametrize("python", [False, True])
 def test_the_event_loop_does_not_wait_for_python_collectors(monkeypatch, python):
     """A page that runs Python is made in a thread; a page that does not, is not."""

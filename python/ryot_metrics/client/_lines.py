@@ -5,23 +5,28 @@ Knows nothing of families. A character counts as quoted between two `"` that no 
 
 from __future__ import annotations
 
+import functools
 import re
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _ESCAPE = re.compile(r'\\([\\n"])')
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BLANKS = " \t\n\r\x0b\x0c"
+
+
+@functools.cache
+def _marks(characters: str) -> re.Pattern[str]:
+    return re.compile(r'\\["\\]|["' + re.escape(characters) + "]")
 
 
 def find(text: str, characters: str, start: int = 0) -> int:
     """The position of the first of some characters outside quotes; -1 if there is none."""
-    quoted = escaped = False
-    for index in range(start, len(text)):
-        character = text[index]
-        if character == '"' and not escaped:
+    quoted = False
+    for mark in _marks(characters).finditer(text, start):
+        if mark[0] == '"':
             quoted = not quoted
-        if not quoted and character in characters:
-            return index
-        escaped = character == "\\" and not escaped
+        elif not quoted and mark[0] in characters:  # and no escape
+            return mark.start()
     return -1
 
 
@@ -155,15 +160,6 @@ def _label_name(text: str) -> str:
 
 
 def _label_value(text: str) -> str:
-    if not text.startswith('"') or _closing_quote(text) != len(text) - 1:
+    if not _QUOTED.fullmatch(text):
         raise ValueError(f"label value is {text!r}; it must be one quoted string")
     return unescape(text[1:-1])
-
-
-def _closing_quote(text: str) -> int:
-    escaped = False
-    for index in range(1, len(text)):
-        if text[index] == '"' and not escaped:
-            return index
-        escaped = text[index] == "\\" and not escaped
-    return -1

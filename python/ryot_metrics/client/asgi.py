@@ -43,7 +43,11 @@ class _MetricsApp:
         )
         if not (self._compress and gzip_accepted(encoding)) and not _runs_python(self._registry):
             return work()
-        return await asyncio.get_running_loop().run_in_executor(None, work)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a loop of another library, whose threads are not known here
+            return work()
+        return await loop.run_in_executor(None, work)
 
 
 def _header(scope: _Scope, name: bytes) -> str:
