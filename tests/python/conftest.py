@@ -42,6 +42,11 @@ def live_server(live: Callable[[Any], str], engine: Any) -> str:
     return live(engine)
 
 
+# Python 3.13 wants these extensions.
+AUTHORITY = ["-addext", "keyUsage=critical,keyCertSign"]
+LEAF = "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nbasicConstraints=CA:FALSE\n"
+
+
 def openssl(*arguments: str, cwd: Path) -> None:
     subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
 
@@ -52,9 +57,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     files = ["-keyout", "ca.key", "-out", "ca.pem"]
-    openssl("req", "-x509", *key, *files, "-subj", "/CN=authority", "-days", "2", cwd=folder)
+    openssl(
+        "req", "-x509", *key, *files, "-subj", "/CN=authority", "-days", "2", *AUTHORITY, cwd=folder
+    )
     for name, subject in (("server", "/CN=localhost"), ("client", "/CN=scraper")):
-        (folder / "extensions").write_text("subjectAltName=DNS:localhost\n")
+        (folder / "extensions").write_text(LEAF)
         files = ["-keyout", f"{name}.key", "-out", f"{name}.csr"]
         openssl("req", *key, *files, "-subj", subject, cwd=folder)
         signer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]

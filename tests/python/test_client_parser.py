@@ -127,14 +127,15 @@ PIECES += [
 
 # What their parsers let pass by accident, and ours do not.
 SLIPS = re.compile(
-    r"""\}[^ \n]                                 # no space after the labels
-    | ^"                                        # a quoted name outside the braces
+    r"""
+    \}[^ \n]                                   # no space after the labels
+    | ^"                                       # a quoted name outside the braces
     | ^[\w:\s]*(nan|inf|infinity)\s*$          # a number that is also a name
-    | \\[n\\]"?[ ={}]                          # an escape in a name without quotes
-    | \t | ^[ ] | [ ]\{                            # a blank around a name
+    | \{"[^"\n]*\\n | \\[n\\]"?[ ={}]          # an escape in a name
+    | \t | ^[ ] | [ ]\{                        # a blank around a name
     | [.]\d*([^\d \n}]\d*)                     # anything after nine digits of a timestamp
-    | [ ][^{\n]*"[^{\n]*                        # a quote after a value
-    | [ ][ ]\#                                  # two spaces before an exemplar
+    | [ ][^{\n]*"[^{\n]*                       # a quote after a value
+    | [ ][ ]\#                                 # two spaces before an exemplar
     """,
     re.VERBOSE | re.MULTILINE | re.IGNORECASE,
 )

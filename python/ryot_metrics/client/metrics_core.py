@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import ClassVar
 
 from ryot_metrics.client.families import METRIC_TYPES, Metric
 from ryot_metrics.client.samples import Exemplar, Timestamp
@@ -59,21 +60,10 @@ class _Family(Metric):
         self.add_sample(self.name + suffix, named, value, timestamp, exemplar)
 
 
-class UnknownMetricFamily(_Family):
-    """A family whose type nobody knows.
+class _ValueFamily(_Family):
+    """A family whose samples have the name of the family, one for each series."""
 
-    Args:
-        name: Its name.
-        documentation: Its help.
-        value: The value, for a family without labels.
-        labels: The names of its labels; give either these or the value.
-        unit: Its unit, if any.
-
-    Raises:
-        ValueError: If both the value and labels are given.
-    """
-
-    _TYPE = "unknown"
+    _TYPE: ClassVar[str]
 
     def __init__(
         self,
@@ -94,11 +84,27 @@ class UnknownMetricFamily(_Family):
         self._add("", labels, value, timestamp)
 
 
+class UnknownMetricFamily(_ValueFamily):
+    """A family whose type nobody knows; its arguments are those of `GaugeMetricFamily`."""
+
+    _TYPE = "unknown"
+
+
 UntypedMetricFamily = UnknownMetricFamily
 
 
-class GaugeMetricFamily(UnknownMetricFamily):
-    """A gauge; its arguments are those of `UnknownMetricFamily`.
+class GaugeMetricFamily(_ValueFamily):
+    """A gauge.
+
+    Args:
+        name: Its name.
+        documentation: Its help.
+        value: The value, for a family without labels.
+        labels: The names of its labels; give either these or the value.
+        unit: Its unit, if any.
+
+    Raises:
+        ValueError: If both the value and labels are given.
 
     Example:
         >>> depth = GaugeMetricFamily("depth", "Waiting jobs.", labels=["queue"])
