@@ -1,59 +1,16 @@
-"""The page over ASGI.
+"""The page in a web framework.
 
-Must not import a web framework before `mount_metrics` is called with one of its apps.
+Must not import a framework before `mount_metrics` is called with one of its apps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from ryot_metrics import _ryot_metrics
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry
+from ryot_metrics.client.asgi import make_asgi_app
 
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class _MetricsApp:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"the metrics app answers http, not {scope['type']!r}")
-        if scope["method"] not in ("GET", "HEAD"):
-            await _respond(send, 405, [(b"allow", b"GET, HEAD")], b"")
-            return
-        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
-        openmetrics, content_type = _ryot_metrics.negotiate(accept.decode("latin-1"))
-        page = _ryot_metrics.encode(self._registry, openmetrics)
-        headers = [
-            (b"content-type", content_type.encode()),
-            (b"content-length", str(len(page)).encode()),
-            (b"cache-control", b"no-store"),
-        ]
-        await _respond(send, 200, headers, b"" if scope["method"] == "HEAD" else page)
-
-
-async def _respond(
-    send: _Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def make_asgi_app(registry: CollectorRegistry = REGISTRY) -> Any:
-    """An ASGI app that answers GET and HEAD with the page, in the format that is asked for.
-
-    Args:
-        registry: What to show; by default all of this process.
-
-    Returns:
-        The app.
-    """
-    return _MetricsApp(registry)
+__all__ = ["make_asgi_app", "mount_metrics"]
 
 
 def mount_metrics(
@@ -78,6 +35,4 @@ def mount_metrics(
 
     if not path.startswith("/"):
         raise ValueError(f"path is {path!r}; it must begin with '/'")
-    app.router.routes.append(
-        Route(path, make_asgi_app(registry), methods=["GET", "HEAD"], include_in_schema=False)
-    )
+    app.router.routes.append(Route(path, make_asgi_app(registry), include_in_schema=False))

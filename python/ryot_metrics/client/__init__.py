@@ -1,0 +1,81 @@
+"""The metrics client, with the names of `prometheus_client`.
+
+Knows nothing of language models; their families stand in `REGISTRY` all the same, because that
+is the page a service shows.
+
+Example:
+    >>> from ryot_metrics.client import CollectorRegistry, Counter, generate_latest
+    >>> registry = CollectorRegistry()
+    >>> jobs = Counter("jobs", "Jobs done.", ["queue"], registry=registry)
+    >>> jobs.labels(queue="mail").inc()
+    >>> print(generate_latest(registry).decode(), end="")
+    # HELP jobs_total Jobs done.
+    # TYPE jobs_total counter
+    jobs_total{queue="mail"} 1.0
+"""
+
+from ryot_metrics.client.asgi import make_asgi_app
+from ryot_metrics.client.encoding import (
+    CONTENT_TYPE_LATEST,
+    CONTENT_TYPE_OPENMETRICS,
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CONTENT_TYPE_PLAIN_1_0_0,
+    choose_encoder,
+    generate_latest,
+    generate_openmetrics,
+)
+from ryot_metrics.client.families import Metric
+from ryot_metrics.client.gateway import (
+    delete_from_gateway,
+    instance_ip_grouping_key,
+    push_to_gateway,
+    pushadd_to_gateway,
+)
+from ryot_metrics.client.gc_collector import GC_COLLECTOR, GCCollector
+from ryot_metrics.client.metrics import Counter, Gauge, Histogram, Info
+from ryot_metrics.client.platform_collector import PLATFORM_COLLECTOR, PlatformCollector
+from ryot_metrics.client.process_collector import PROCESS_COLLECTOR, ProcessCollector
+from ryot_metrics.client.registry import REGISTRY, CollectorRegistry, collect
+from ryot_metrics.client.samples import Sample
+from ryot_metrics.client.textfile import write_to_textfile
+from ryot_metrics.client.wsgi import (
+    MetricsHandler,
+    make_wsgi_app,
+    start_http_server,
+    start_wsgi_server,
+)
+
+__all__ = [
+    "CONTENT_TYPE_LATEST",
+    "CONTENT_TYPE_OPENMETRICS",
+    "CONTENT_TYPE_PLAIN_0_0_4",
+    "CONTENT_TYPE_PLAIN_1_0_0",
+    "GC_COLLECTOR",
+    "PLATFORM_COLLECTOR",
+    "PROCESS_COLLECTOR",
+    "REGISTRY",
+    "CollectorRegistry",
+    "Counter",
+    "GCCollector",
+    "Gauge",
+    "Histogram",
+    "Info",
+    "Metric",
+    "MetricsHandler",
+    "PlatformCollector",
+    "ProcessCollector",
+    "Sample",
+    "choose_encoder",
+    "collect",
+    "delete_from_gateway",
+    "generate_latest",
+    "generate_openmetrics",
+    "instance_ip_grouping_key",
+    "make_asgi_app",
+    "make_wsgi_app",
+    "push_to_gateway",
+    "pushadd_to_gateway",
+    "start_http_server",
+    "start_wsgi_server",
+    "write_to_textfile",
+]

@@ -1,0 +1,98 @@
+"""The one answer to a request for the page, whoever has taken the request.
+
+Knows HTTP's methods and headers, and no server: WSGI, ASGI and `http.server` hand over what the
+request says and send what they get.
+"""
+
+from __future__ import annotations
+
+import gzip
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+from ryot_metrics._ryot_metrics import CollectorRegistry
+from ryot_metrics.client.encoding import choose_encoder
+
+ALLOWED = "GET, HEAD, OPTIONS"
+
+
+class Answer(NamedTuple):
+    """A response, with its body still there for HEAD to leave out."""
+
+    status: HTTPStatus
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def answer(
+    registry: CollectorRegistry,
+    method: str,
+    accept: str | None,
+    accept_encoding: str | None,
+    query: str,
+    *,
+    compress: bool = True,
+) -> Answer:
+    """Answers one request.
+
+    Args:
+        registry: What to show.
+        method: The request's method.
+        accept: Its header `Accept`, if it has one.
+        accept_encoding: Its header `Accept-Encoding`, if it has one.
+        query: What stands behind the `?` of its target; `name[]` restricts the page to samples of
+            these names.
+        compress: Whether gzip may be used.
+
+    Returns:
+        The response. For HEAD its body is empty and its headers are those of GET.
+
+    Example:
+        >>> from ryot_metrics.client import REGISTRY
+        >>> answer(REGISTRY, "POST", None, None, "").status.phrase
+        'Method Not Allowed'
+    """
+    if method == "OPTIONS":
+        return _answer(HTTPStatus.OK, [("Allow", ALLOWED)])
+    if method not in ("GET", "HEAD"):
+        refusal = f"# {method} is not allowed here; {ALLOWED} are\n"
+        return _answer(HTTPStatus.METHOD_NOT_ALLOWED, [("Allow", ALLOWED)], refusal.encode())
+    encoder, content_type = choose_encoder(accept)
+    page = encoder(_restricted(registry, query))
+    headers = [("Content-Type", content_type), ("Cache-Control", "no-store")]
+    if compress and gzip_accepted(accept_encoding):
+        page = gzip.compress(page, compresslevel=6)
+        headers.append(("Content-Encoding", "gzip"))
+    found = _answer(HTTPStatus.OK, headers, page)
+    return found._replace(body=b"") if method == "HEAD" else found
+
+
+def _answer(status: HTTPStatus, headers: list[tuple[str, str]], body: bytes = b"") -> Answer:
+    return Answer(status, [*headers, ("Content-Length", str(len(body)))], body)
+
+
+def _restricted(registry: CollectorRegistry, query: str) -> CollectorRegistry:
+    """The part of a registry that a query asks for; all of one that cannot be restricted."""
+    names = parse_qs(query).get("name[]")
+    restrict: Any = getattr(registry, "restricted_registry", None)
+    return restrict(names) if names and restrict else registry
+
+
+def gzip_accepted(accept_encoding: str | None) -> bool:
+    """Whether a header `Accept-Encoding` allows gzip.
+
+    Example:
+        >>> gzip_accepted("br, gzip;q=0.5"), gzip_accepted("gzip;q=0")
+        (True, False)
+    """
+    for item in (accept_encoding or "").split(","):
+        coding, *parameters = (part.strip().lower() for part in item.split(";"))
+        if coding == "gzip":
+            return not any(_is_zero(parameter) for parameter in parameters)
+    return False
+
+
+def _is_zero(parameter: str) -> bool:
+    name, _, weight = parameter.partition("=")
+    return name.strip() == "q" and weight.strip().strip("0.") == ""

@@ -1,0 +1,1 @@
+"""OpenMetrics, under the module paths of `prometheus_client.openmetrics`."""
