@@ -23,6 +23,7 @@ from ryot_metrics.client.encoding import (
     choose_encoder,
     generate_latest,
     generate_openmetrics,
+    generate_protobuf,
 )
 from ryot_metrics.client.families import Metric
 from ryot_metrics.client.gateway import (
@@ -32,7 +33,17 @@ from ryot_metrics.client.gateway import (
     pushadd_to_gateway,
 )
 from ryot_metrics.client.gc_collector import GC_COLLECTOR, GCCollector
-from ryot_metrics.client.metrics import Counter, Gauge, Histogram, Info
+from ryot_metrics.client.collectors import register_default_collectors
+from ryot_metrics.client.metrics import (
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    Info,
+    Summary,
+    disable_created_metrics,
+    enable_created_metrics,
+)
 from ryot_metrics.client.platform_collector import PLATFORM_COLLECTOR, PlatformCollector
 from ryot_metrics.client.process_collector import PROCESS_COLLECTOR, ProcessCollector
 from ryot_metrics.client.registry import REGISTRY, CollectorRegistry, collect
@@ -56,6 +67,7 @@ __all__ = [
     "REGISTRY",
     "CollectorRegistry",
     "Counter",
+    "Enum",
     "GCCollector",
     "Gauge",
     "Histogram",
@@ -65,11 +77,15 @@ __all__ = [
     "PlatformCollector",
     "ProcessCollector",
     "Sample",
+    "Summary",
     "choose_encoder",
     "collect",
     "delete_from_gateway",
+    "disable_created_metrics",
+    "enable_created_metrics",
     "generate_latest",
     "generate_openmetrics",
+    "generate_protobuf",
     "instance_ip_grouping_key",
     "make_asgi_app",
     "make_wsgi_app",
@@ -79,3 +95,5 @@ __all__ = [
     "start_wsgi_server",
     "write_to_textfile",
 ]
+
+register_default_collectors(REGISTRY)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
-from ryot_metrics import _ryot_metrics
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry
 from ryot_metrics.client.families import Metric
-from ryot_metrics.client.samples import Sample
 
 __all__ = ["REGISTRY", "Collector", "CollectorRegistry", "Registrar", "collect"]
 
@@ -48,10 +46,4 @@ def collect(registry: CollectorRegistry | Collector = REGISTRY) -> Iterator[Metr
         >>> [(family.name, family.samples[0].value) for family in collect(registry)]
         [('depth', 3.0)]
     """
-    if not isinstance(registry, CollectorRegistry):
-        yield from registry.collect()
-        return
-    for name, documentation, kind, unit, rows in _ryot_metrics.collect(registry):
-        family = Metric(name, documentation, kind, unit)
-        family.samples = [Sample(sample, dict(labels), value) for sample, labels, value in rows]
-        yield family
+    yield from registry.collect()
