@@ -1,7 +1,7 @@
 //! What a family is: its name, kind, labels and buckets, checked once when it is made.
 
 use super::names::{check_label_name, check_metric_name};
-use super::native::NativeOptions;
+use super::native_options::NativeOptions;
 use super::window::Quantiles;
 use crate::error::{Error, Result};
 

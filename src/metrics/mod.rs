@@ -15,6 +15,7 @@
 //! # Ok::<(), ryot_metrics::error::Error>(())
 //! ```
 
+mod activity;
 mod adapt;
 mod arena;
 mod created;
@@ -26,6 +27,7 @@ mod labels;
 mod many;
 mod names;
 mod native;
+mod native_options;
 mod negotiate;
 mod number;
 mod page;
@@ -46,7 +48,8 @@ pub use labels::{Key, LabelSet, OwnedKey};
 pub use names::{
     Escaping, is_legacy_label_name, is_legacy_metric_name, legacy_validation, set_legacy_validation,
 };
-pub use native::{NativeOptions, NativeSnapshot, Spans};
+pub use native::{NativeSnapshot, Spans};
+pub use native_options::NativeOptions;
 pub use negotiate::{Exposition, Format};
 pub use number::format_number;
 pub use page::encode_bytes;

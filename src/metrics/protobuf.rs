@@ -115,14 +115,18 @@ impl Encoder {
     /// Buckets and count of a histogram; one that is only native has no others.
     fn histogram(&self, bounds: &[f64], counts: &[u64], reading: &Reading<'_>) -> wire::Histogram {
         let mut histogram = wire::Histogram::default();
+        let alone = reading.native.is_some() && bounds.is_empty();
         for (index, count) in counts.iter().enumerate() {
             histogram.count += count;
-            if reading.native.is_none() || !bounds.is_empty() {
-                let exemplar = reading.exemplars.get(index).and_then(Option::as_ref);
+            let exemplar = reading.exemplars.get(index).and_then(Option::as_ref);
+            let exemplar = self.exemplar(exemplar);
+            if alone {
+                histogram.exemplars.extend(exemplar);
+            } else {
                 histogram.buckets.push(wire::Bucket {
                     cumulative_count: histogram.count,
                     upper_bound: bounds.get(index).copied().unwrap_or(f64::INFINITY),
-                    exemplar: self.exemplar(exemplar),
+                    exemplar,
                 });
             }
         }
@@ -339,12 +343,14 @@ mod tests {
             for value in [0.0, 1.0, 2.0, -3.0] {
                 series.observe(value);
             }
+            series.set_exemplar(Exemplar::new(vec![], 1.0, 3.25).unwrap());
         }
         let families = page(&registry, Escaping::AllowUtf8);
         let histograms =
             families.iter().map(|family| family.metrics[0].histogram.as_ref().unwrap());
         let [alone, beside] = histograms.collect::<Vec<_>>()[..] else { unreachable!() };
-        assert!(alone.buckets.is_empty());
+        assert_eq!((alone.buckets.len(), alone.exemplars.len()), (0, 1));
+        assert!(beside.buckets[0].exemplar.is_some() && beside.exemplars.is_empty());
         let counts: Vec<u64> = beside.buckets.iter().map(|it| it.cumulative_count).collect();
         assert_eq!(counts, [3, 4]);
         for histogram in [alone, beside] {

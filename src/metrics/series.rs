@@ -12,10 +12,11 @@
 //! `observe` never touch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::activity::Activity;
 use super::arena::{self, Cells};
 use super::created::created_enabled;
 use super::desc::{Desc, Kind};
@@ -51,17 +52,6 @@ pub struct Series {
     now: WallClock,
 }
 
-/// When a series was last written, as far as scrapes have noticed.
-#[derive(Debug)]
-struct Activity {
-    /// Written since the last scrape.
-    written: AtomicBool,
-    /// Not written for longer than it may be.
-    idle: AtomicBool,
-    /// The bits of the time of the scrape that last noticed a write.
-    noticed: AtomicU64,
-}
-
 impl Series {
     pub(super) fn new(desc: Arc<Desc>, labels: LabelSet, options: &Options) -> Self {
         let len = match desc.kind {
@@ -75,12 +65,8 @@ impl Series {
         let created = (options.created && dated).then(|| AtomicU64::new(now().to_bits()));
         let native = desc.native.map(|native| Box::new(Mutex::new(Native::new(native, now()))));
         let window = desc.quantiles.clone().map(|it| Box::new(Mutex::new(Window::new(it))));
-        let activity =
-            options.idle_ttl.filter(|_| !desc.label_names.is_empty()).map(|_| Activity {
-                written: AtomicBool::new(true),
-                idle: AtomicBool::new(false),
-                noticed: AtomicU64::new(0),
-            });
+        let labelled = !desc.label_names.is_empty();
+        let activity = options.idle_ttl.filter(|_| labelled).map(|_| Activity::new());
         Self {
             desc,
             labels,
@@ -102,24 +88,18 @@ impl Series {
 
     fn note_write(&self) {
         if let Some(activity) = &self.activity {
-            activity.written.store(true, Ordering::Relaxed);
+            activity.note_write();
         }
     }
 
     /// Takes note, at a scrape, of what was written; whether the series is idle.
     pub(super) fn note_idle(&self, now: f64, ttl: f64) -> bool {
-        let Some(activity) = &self.activity else { return false };
-        if activity.written.swap(false, Ordering::Relaxed) {
-            activity.noticed.store(now.to_bits(), Ordering::Relaxed);
-        }
-        let idle = now - arena::get(&activity.noticed) >= ttl;
-        activity.idle.store(idle, Ordering::Relaxed);
-        idle
+        self.activity.as_ref().is_some_and(|activity| activity.look(now, ttl))
     }
 
     /// Whether it was idle at the scrape that last looked.
     pub(super) fn is_idle(&self) -> bool {
-        self.activity.as_ref().is_some_and(|activity| activity.idle.load(Ordering::Relaxed))
+        self.activity.as_ref().is_some_and(Activity::is_idle)
     }
 
     /// Adds to a counter or gauge.
@@ -151,7 +131,7 @@ impl Series {
     }
 
     /// Counts one observation of a histogram or summary. NaN falls into a histogram's `+Inf`
-    /// bucket, as in Go's client.
+    /// bucket, as in Go's client; `prometheus_client` adds it to the sum and counts it nowhere.
     pub fn observe(&self, value: f64) {
         self.observe_n(value, 1);
     }
@@ -249,23 +229,8 @@ impl Series {
                 let current = self.cells[0].load(Ordering::Relaxed) as usize;
                 bare(Value::StateSet { states: &self.desc.states, current }, take);
             }
-            Kind::Summary => {
-                let window = self.window.as_ref();
-                let quantiles = window.map(|window| window.lock().quantiles((self.now)()));
-                let quantiles = &quantiles.unwrap_or_default();
-                let count = self.cells[0].load(Ordering::Relaxed);
-                let sum = arena::get(&self.cells[1]);
-                self.give(Value::Summary { count, sum, quantiles }, None, take);
-            }
-            Kind::Histogram => {
-                let guard = self.native.as_ref().map(|native| native.lock());
-                counts.clear();
-                counts.resize(self.desc.bounds.len() + 1, 0);
-                let sum = self.add_buckets_to(counts);
-                let native = guard.map(|native| native.snapshot());
-                let value = Value::Histogram { bounds: &self.desc.bounds, counts, sum };
-                self.give(value, native.as_ref(), take);
-            }
+            Kind::Summary => self.read_summary(take),
+            Kind::Histogram => self.read_histogram(counts, take),
             Kind::Info => {
                 if let Some((names, labels)) = &*self.info.read() {
                     bare(Value::Info { names, labels }, take);
@@ -273,6 +238,25 @@ impl Series {
             }
             Kind::GaugeHistogram => {}
         }
+    }
+
+    fn read_summary(&self, take: &mut dyn FnMut(&Reading<'_>)) {
+        let window = self.window.as_ref();
+        let quantiles = window.map(|window| window.lock().quantiles((self.now)()));
+        let quantiles = &quantiles.unwrap_or_default();
+        let count = self.cells[0].load(Ordering::Relaxed);
+        let sum = arena::get(&self.cells[1]);
+        self.give(Value::Summary { count, sum, quantiles }, None, take);
+    }
+
+    fn read_histogram(&self, counts: &mut Vec<u64>, take: &mut dyn FnMut(&Reading<'_>)) {
+        let guard = self.native.as_ref().map(|native| native.lock());
+        counts.clear();
+        counts.resize(self.desc.bounds.len() + 1, 0);
+        let sum = self.add_buckets_to(counts);
+        let native = guard.map(|native| native.snapshot());
+        let value = Value::Histogram { bounds: &self.desc.bounds, counts, sum };
+        self.give(value, native.as_ref(), take);
     }
 
     fn give(

@@ -5,6 +5,11 @@
 //! alphabet is copied from its rendered labels; everything else goes through
 //! [`flatten`](super::flat) and is written name by name. In the Prometheus formats, `_created`,
 //! `_gcount` and `_gsum` samples are families of their own behind the one they belong to.
+//!
+//! Pages are those of `prometheus_client` but for one thing: in OpenMetrics, with names escaped,
+//! it writes a colon as an underscore in samples (`vllm_depth`) though not in the header above
+//! them (`vllm:depth`), and with `values` escapes samples that the header leaves alone.
+//! Here a sample has the name of its family.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -152,14 +157,7 @@ impl Encoder {
             }
             Value::Gauge(value) => self.line(desc, "", labels.text(), value),
             Value::Info { labels, .. } => self.line(desc, "_info", labels.text(), 1.0),
-            Value::StateSet { states, current } => {
-                for (index, state) in states.iter().enumerate() {
-                    let mut text = String::new();
-                    escape_value(state, &mut text);
-                    let on = if index == current { 1.0 } else { 0.0 };
-                    self.added(desc, labels, &text, on);
-                }
-            }
+            Value::StateSet { states, current } => self.states(desc, labels, states, current),
             Value::Summary { count, sum, quantiles } => {
                 for &(quantile, value) in quantiles {
                     let mut text = String::new();
@@ -176,6 +174,15 @@ impl Encoder {
                     self.line(desc, "_sum", labels.text(), sum);
                 }
             }
+        }
+    }
+
+    fn states(&mut self, desc: &Desc, labels: &LabelSet, states: &[Box<str>], current: usize) {
+        for (index, state) in states.iter().enumerate() {
+            let mut text = String::new();
+            escape_value(state, &mut text);
+            let on = if index == current { 1.0 } else { 0.0 };
+            self.added(desc, labels, &text, on);
         }
     }
 

@@ -7,7 +7,8 @@
 
 use std::collections::VecDeque;
 
-use super::native::{Native, NativeOptions};
+use super::native::Native;
+use super::native_options::NativeOptions;
 use crate::error::{Error, Result};
 
 const RESOLUTION: NativeOptions = NativeOptions {

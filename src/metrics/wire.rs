@@ -109,6 +109,9 @@ pub(super) struct Histogram {
     pub(super) positive_deltas: Vec<i64>,
     #[prost(message, optional, tag = "15")]
     pub(super) start: Option<Time>,
+    /// Of a native histogram, where no bucket can have them.
+    #[prost(message, repeated, tag = "16")]
+    pub(super) exemplars: Vec<Exemplar>,
 }
 
 #[derive(Clone, PartialEq, Message)]

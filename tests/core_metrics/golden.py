@@ -7,10 +7,20 @@ from pathlib import Path
 from unittest import mock
 
 from prometheus_client import (
-    CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, exposition,
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    Info,
+    Summary,
+    exposition,
 )
 from prometheus_client.core import (
-    CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily, UnknownMetricFamily,
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+    UnknownMetricFamily,
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Exemplar, Timestamp
@@ -27,7 +37,7 @@ class Custom:
         yield UnknownMetricFamily("odd", "Unknown.", 3)
         counted = CounterMetricFamily("counted", "Counted.", labels=["a"])
         counted.add_metric(["x"], 5, created=12.5, timestamp=Timestamp(3, 5_000_000))
-        counted.add_metric(["y"], 6, exemplar=Exemplar({"t": "\"1\""}, 2.0, 1.5))
+        counted.add_metric(["y"], 6, exemplar=Exemplar({"t": '"1"'}, 2.0, 1.5))
         yield counted
         yield GaugeMetricFamily("dot.ted", "Dotted.", 1)
 
@@ -35,7 +45,7 @@ class Custom:
 def registry() -> CollectorRegistry:
     registry = CollectorRegistry(target_info={"service": "s", "a": "1"})
     counter = Counter("jobs", 'Jobs "done"\\\n.', ["queue", "a"], registry=registry)
-    counter.labels("ma\"il\n", "\\").inc(2, exemplar={"trace": "1", "a": "é"})
+    counter.labels('ma"il\n', "\\").inc(2, exemplar={"trace": "1", "a": "é"})
     counter.labels("é", "").inc(1_234_567.5)
     Gauge("depth_seconds", "Depth.", registry=registry, unit="seconds").set(-1.5)
     histogram = Histogram("size", "Sizes.", ["a", "z"], buckets=(0.5, 1e6), registry=registry)
@@ -44,7 +54,9 @@ def registry() -> CollectorRegistry:
     Histogram("signed", "", buckets=(-1, 1), registry=registry).observe(-0.5)
     Summary("took", "Took.", ["z"], registry=registry).labels("1").observe(0.125)
     Info("build", "Build.", ["z"], registry=registry).labels("1").info({"a": "b", "é": "c"})
-    Enum("state", "State.", ["z"], states=["off", "on\""], registry=registry).labels("1").state("on\"")
+    Enum("state", "State.", ["z"], states=["off", 'on"'], registry=registry).labels("1").state(
+        'on"'
+    )
     Counter("na.me", "UTF-8.", ["la.bel", "b_c"], registry=registry).labels("x", "y").inc()
     registry.register(Custom())
     return registry
