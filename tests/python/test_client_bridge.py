@@ -112,7 +112,7 @@ def test_what_prometheus_client_shows_already_stays_its_own():
 
 def test_the_default_registries_are_joined_by_default():
     """Without arguments, it is the page of this process that the other package shows."""
-    client.Gauge("joined_by_default", "").set(7)
+    client.Gauge("joined_by_default", "Stays in the registry, so it has a help.").set(7)
     collector = register_in_prometheus_client()
     try:
         assert b"joined_by_default 7.0" in prometheus_client.generate_latest()
