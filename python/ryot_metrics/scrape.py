@@ -6,16 +6,16 @@ native thread that never touches the interpreter.
 
 Example:
     >>> from urllib.request import urlopen
-    >>> from ryot_metrics.client import CollectorRegistry, Counter
+    >>> from ryot_metrics.client import CollectorRegistry, Gauge
     >>> from ryot_metrics.scrape import serve_metrics
     >>> registry = CollectorRegistry()
-    >>> Counter("jobs", "Jobs done.", registry=registry).inc()
+    >>> Gauge("depth", "Jobs that wait.", registry=registry).inc()
     >>> with serve_metrics(port=0, registry=registry) as server:
     ...     page = urlopen(server.url).read()
     >>> print(page.decode(), end="")
-    # HELP jobs_total Jobs done.
-    # TYPE jobs_total counter
-    jobs_total 1.0
+    # HELP depth Jobs that wait.
+    # TYPE depth gauge
+    depth 1.0
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ fn is_word(c: char) -> bool {
 /// Checks the name of a new metric.
 pub(super) fn check_metric_name(name: &str) -> Result<()> {
     if name.is_empty() {
-        return Err(Error::InvalidArgument("metric name cannot be empty".into()));
+        return Err(Error::InvalidArgument("Metric name should not be empty".into()));
     }
     if legacy_validation() && !is_legacy_metric_name(name) {
         return Err(Error::InvalidArgument(format!("invalid metric name {name}")));

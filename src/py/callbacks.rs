@@ -1,11 +1,10 @@
 //! Python's part of a page on the scrape server's thread, which must not wait for the interpreter.
 //!
 //! A worker thread asks the interpreter; the scrape waits for it for [`PATIENCE`], and goes on
-//! with what was said last if the interpreter is stuck. The worker takes one callback at a time
-//! and none while it waits itself, so a stuck interpreter costs a page one such wait, however many
-//! callbacks it has.
+//! with what was said last if the interpreter is stuck. While the worker waits itself, it is given
+//! nothing more, so a stuck interpreter costs a page one such wait, however many callbacks it has.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -33,9 +32,11 @@ pub(super) trait Callback: Send + Sync {
 
 type Job = (Arc<dyn Callback>, SyncSender<()>);
 
+/// The worker has a job.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
 static WORKER: LazyLock<Option<SyncSender<Job>>> = LazyLock::new(|| {
-    // Without a buffer: a job is taken by a waiting worker, or not at all.
-    let (sender, jobs) = sync_channel(0);
+    let (sender, jobs) = sync_channel(1);
     let thread = std::thread::Builder::new().name("ryot-callbacks".to_owned());
     thread.spawn(move || work(&jobs)).ok().map(|_| sender)
 });
@@ -44,12 +45,16 @@ fn work(jobs: &Receiver<Job>) {
     while let Ok((callback, done)) = jobs.recv() {
         attached(|py| callback.call(py));
         drop(callback);
+        BUSY.store(false, Ordering::Release);
         let _ = done.send(()); // the scrape may have given up
     }
 }
 
 /// Calls on the worker; whether the answer came in time.
 fn ask(callback: Arc<dyn Callback>) -> bool {
+    if BUSY.swap(true, Ordering::Acquire) {
+        return false;
+    }
     let (done, answered) = sync_channel(1);
     let taken = WORKER.as_ref().is_some_and(|worker| worker.try_send((callback, done)).is_ok());
     taken && answered.recv_timeout(PATIENCE).is_ok()

@@ -26,13 +26,19 @@ mod _ryot_metrics {
     use crate::llm::Name;
 
     #[pymodule_export]
+    use super::engine::{PyEngine, PyEngineConfig, PySamplingParams, PyStream, PyWakeup};
+    #[pymodule_export]
+    use super::errors::{
+        DecodeError, EngineClosedError, OutOfMemoryError, QueueFullError, RyotError,
+    };
+    #[pymodule_export]
     use super::metric::{Floor, PyCounter, PyEnum, PyGauge, PyHistogram, PyInfo, PySummary};
     #[pymodule_export]
     use super::metric::{disable_created_metrics, enable_created_metrics};
     #[pymodule_export]
     use super::registry::{PyRegistry, encode, negotiate};
     #[pymodule_export]
-    use super::request::catalogue;
+    use super::request::{PyRequest, catalogue};
     #[pymodule_export]
     use super::serve::PyServer;
 

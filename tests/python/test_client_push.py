@@ -21,7 +21,7 @@ import pytest
 
 from ryot_metrics import client
 from ryot_metrics.client import exposition
-from test_client import fill, without_created
+from test_client import fill, undated
 
 KEYS = [
     None,
@@ -87,9 +87,7 @@ def test_the_gateway_gets_what_prometheus_client_sends(gateway, verb, key):
     for module in (client, prometheus_client):
         registry = {} if verb == "delete_from_gateway" else {"registry": fill(module)}
         getattr(module, verb)(address(gateway), "my job", grouping_key=key, **registry)
-    ours, theirs = (
-        (*request, without_created(body.decode())) for *request, body in gateway.requests
-    )
+    ours, theirs = ((*request, undated(body.decode())) for *request, body in gateway.requests)
     assert ours == theirs
 
 
@@ -103,7 +101,7 @@ def test_a_gateway_needs_no_scheme(gateway, url):
 def test_pushadd_takes_the_default_registry(gateway):
     """None is the page of this process, as in the other package."""
     client.pushadd_to_gateway(address(gateway), "job", None)
-    assert gateway.requests[0][3] == client.generate_latest()
+    assert b"python_info{" in gateway.requests[0][3]
 
 
 def test_a_push_can_be_packed(gateway, monkeypatch):
@@ -111,13 +109,17 @@ def test_a_push_can_be_packed(gateway, monkeypatch):
     page = client.generate_latest(fill(client))
     client.push_to_gateway(address(gateway), "job", fill(client), compression="gzip")
     _, _, headers, body = gateway.requests.pop()
-    assert (headers["Content-Encoding"], gzip.decompress(body)) == ("gzip", page)
+    assert (headers["Content-Encoding"], undated(gzip.decompress(body).decode())) == (
+        "gzip",
+        undated(page.decode()),
+    )
     compressor = types.SimpleNamespace(compress=lambda data: b"packed" + data)
     snappy = types.SimpleNamespace(StreamCompressor=lambda: compressor)
     monkeypatch.setitem(sys.modules, "snappy", snappy)
     client.pushadd_to_gateway(address(gateway), "job", fill(client), compression="snappy")
     _, _, headers, body = gateway.requests.pop()
-    assert (headers["Content-Encoding"], body) == ("snappy", b"packed" + page)
+    assert headers["Content-Encoding"] == "snappy"
+    assert undated(body.decode()) == "packed" + undated(page.decode())
     monkeypatch.setitem(sys.modules, "snappy", None)
     with pytest.raises(RuntimeError, match="python-snappy"):
         client.push_to_gateway(address(gateway), "job", fill(client), compression="snappy")
@@ -204,7 +206,7 @@ def test_a_textfile_is_whole_or_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "jobs.prom"
     client.write_to_textfile(path, fill(client))
     page = client.generate_latest(fill(client))
-    assert path.read_bytes() == page
+    assert undated(path.read_text()) == undated(page.decode())
     client.write_to_textfile(str(path), client.CollectorRegistry(), tmpdir=str(tmp_path))
     assert path.read_bytes() == b""
 

@@ -106,12 +106,13 @@ def test_the_page_in_both_formats(server: MetricsServer) -> None:
     """Prometheus' own parsers read the page that the Accept header asks for."""
     headers, page = get(server.url)
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    (family,) = plain(page.decode())
+    family, created = plain(page.decode())
     assert sum(sample.value for sample in family.samples) == 4950
+    assert len(created.samples) == 100
     headers, page = get(server.url, {"Accept": "application/openmetrics-text; version=1.0.0"})
     assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     (family,) = openmetrics(page.decode())
-    assert len(family.samples) == 100
+    assert len(family.samples) == 200, "each with its time of creation"
 
 
 def test_gzip_for_who_takes_it(server: MetricsServer, registry: CollectorRegistry) -> None:

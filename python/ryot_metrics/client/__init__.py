@@ -4,17 +4,18 @@ Knows nothing of language models; their families stand in `REGISTRY` all the sam
 is the page a service shows.
 
 Example:
-    >>> from ryot_metrics.client import CollectorRegistry, Counter, generate_latest
+    >>> from ryot_metrics.client import CollectorRegistry, Gauge, generate_latest
     >>> registry = CollectorRegistry()
-    >>> jobs = Counter("jobs", "Jobs done.", ["queue"], registry=registry)
-    >>> jobs.labels(queue="mail").inc()
+    >>> depth = Gauge("depth", "Jobs that wait.", ["queue"], registry=registry)
+    >>> depth.labels(queue="mail").inc()
     >>> print(generate_latest(registry).decode(), end="")
-    # HELP jobs_total Jobs done.
-    # TYPE jobs_total counter
-    jobs_total{queue="mail"} 1.0
+    # HELP depth Jobs that wait.
+    # TYPE depth gauge
+    depth{queue="mail"} 1.0
 """
 
 from ryot_metrics.client.asgi import make_asgi_app
+from ryot_metrics.client.collectors import register_default_collectors
 from ryot_metrics.client.encoding import (
     CONTENT_TYPE_LATEST,
     CONTENT_TYPE_OPENMETRICS,
@@ -33,7 +34,6 @@ from ryot_metrics.client.gateway import (
     pushadd_to_gateway,
 )
 from ryot_metrics.client.gc_collector import GC_COLLECTOR, GCCollector
-from ryot_metrics.client.collectors import register_default_collectors
 from ryot_metrics.client.metrics import (
     Counter,
     Enum,

@@ -1,6 +1,6 @@
 """What collectors of one's own need, under the path of `prometheus_client.core`."""
 
-from ryot_metrics.client.metrics import Counter, Gauge, Histogram, Info
+from ryot_metrics.client.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
 from ryot_metrics.client.metrics_core import (
     CounterMetricFamily,
     GaugeHistogramMetricFamily,
@@ -22,6 +22,7 @@ __all__ = [
     "CollectorRegistry",
     "Counter",
     "CounterMetricFamily",
+    "Enum",
     "Exemplar",
     "Gauge",
     "GaugeHistogramMetricFamily",
@@ -34,6 +35,7 @@ __all__ = [
     "NativeHistogram",
     "Sample",
     "StateSetMetricFamily",
+    "Summary",
     "SummaryMetricFamily",
     "Timestamp",
     "UnknownMetricFamily",

@@ -78,7 +78,7 @@ def choose_encoder(accept_header: str | None) -> tuple[Encoder, str]:
 
     Example:
         >>> choose_encoder("application/openmetrics-text")[1]
-        'application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores'
+        'application/openmetrics-text; version=1.0.0; charset=utf-8'
     """
     chosen, escaping, content_type = _ryot_metrics.negotiate(accept_header or "")
     return partial(_encode, format=chosen, escaping=escaping), content_type
