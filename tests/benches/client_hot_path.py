@@ -1,4 +1,4 @@
-"""What a metric costs at the call: this package, `prometheus_client`, and the floor.
+"""What metrics cost: at the call, at the scrape and in memory, against `prometheus_client`.
 
 The floor is a native method that takes a float and does nothing. All take turns in one process;
 each figure is the median over the rounds of (loop with the call - empty loop) / calls.
@@ -12,8 +12,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import prometheus_client
 from rich.console import Console
 from rich.table import Table
@@ -66,6 +68,71 @@ def loop(statement: str, names: dict[str, Any]) -> Callable[[], float]:
     return lambda: scope["run"](time.perf_counter, **names)
 
 
+def seconds_of(work: Callable[[], object], rounds: int) -> float:
+    """The median time of a piece of work."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def page_of(module: Any, children: int) -> Any:
+    """A registry with one histogram of so many children."""
+    registry = module.CollectorRegistry()
+    histogram = module.Histogram(
+        "h", "H.", ["model", "endpoint"], buckets=BUCKETS, registry=registry
+    )
+    for index in range(children):
+        histogram.labels("model", str(index)).observe(0.3)
+    return registry
+
+
+def resident_bytes() -> int:
+    """The memory that the process has, in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def show_scrape(console: Console, rounds: int) -> None:
+    """Prints the second table: pages, batches and memory."""
+    table = Table("", "ours", "prometheus_client", "ratio")
+    for children, few in ((1_000, rounds), (70_000, 1)):
+        before = resident_bytes()
+        mine = page_of(client, children)
+        between = resident_bytes()
+        other = page_of(prometheus_client, children)
+        after = resident_bytes()
+        for name, accept in (("0.0.4", ""), ("OpenMetrics", "application/openmetrics-text")):
+            encoders = [
+                module.exposition.choose_encoder(accept)[0]
+                for module in (client, prometheus_client)
+            ]
+            ours = seconds_of(partial(encoders[0], mine), few + 2) * 1e3
+            theirs = seconds_of(partial(encoders[1], other), few) * 1e3
+            lines = encoders[0](mine).count(b"\n")
+            table.add_row(
+                f"{name}, {lines:,} lines",
+                f"{ours:.2f} ms",
+                f"{theirs:.0f} ms",
+                f"{theirs / ours:.0f}",
+            )
+        if children > 10_000:
+            ours, theirs = (between - before) / children, (after - between) / children
+            table.add_row(
+                "bytes per child, 11 buckets, 2 labels",
+                f"{ours:.0f}",
+                f"{theirs:.0f}",
+                f"{theirs / ours:.1f}",
+            )
+    values = np.random.default_rng(0).exponential(0.3, 1_000_000)
+    histogram = client.Histogram("m", "M.", buckets=BUCKETS, registry=None)
+    ours = seconds_of(lambda: histogram.observe_many(values), rounds)
+    table.add_row("observe_many, 1 M float64", f"{1 / ours:.0f} M/s", "", "")
+    console.print(table)
+
+
 def main() -> None:
     """Runs the rounds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -99,7 +166,9 @@ def main() -> None:
             f"{other / mine:.1f}" if other else "",
             f"{mine / floor_ns:.2f}",
         )
-    Console(width=100).print(table)
+    console = Console(width=100)
+    console.print(table)
+    show_scrape(console, rounds)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,15 @@ Example:
     depth{queue="mail"} 1.0
 """
 
+from ryot_metrics.client import (
+    exposition,
+    gc_collector,
+    metrics,
+    metrics_core,
+    platform_collector,
+    process_collector,
+    registry,
+)
 from ryot_metrics.client.asgi import make_asgi_app
 from ryot_metrics.client.collectors import register_default_collectors
 from ryot_metrics.client.encoding import (
@@ -83,14 +92,21 @@ __all__ = [
     "delete_from_gateway",
     "disable_created_metrics",
     "enable_created_metrics",
+    "exposition",
+    "gc_collector",
     "generate_latest",
     "generate_openmetrics",
     "generate_protobuf",
     "instance_ip_grouping_key",
     "make_asgi_app",
     "make_wsgi_app",
+    "metrics",
+    "metrics_core",
+    "platform_collector",
+    "process_collector",
     "push_to_gateway",
     "pushadd_to_gateway",
+    "registry",
     "start_http_server",
     "start_wsgi_server",
     "write_to_textfile",
