@@ -81,6 +81,10 @@ class Counter:
         subsystem: str = "",
         unit: str = "",
         registry: CollectorRegistry | None = ...,
+        *,
+        series_limit: int | None = ...,
+        idle_ttl: float | None = ...,
+        exist_ok: bool = ...,
     ) -> Counter: ...
     def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Counter: ...
     def remove(self, *labelvalues: Any) -> None: ...
@@ -107,6 +111,10 @@ class Gauge:
         subsystem: str = "",
         unit: str = "",
         registry: CollectorRegistry | None = ...,
+        *,
+        series_limit: int | None = ...,
+        idle_ttl: float | None = ...,
+        exist_ok: bool = ...,
     ) -> Gauge: ...
     def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Gauge: ...
     def remove(self, *labelvalues: Any) -> None: ...
@@ -136,6 +144,10 @@ class Summary:
         quantiles: Sequence[float] | None = ...,
         window_seconds: float = ...,
         age_buckets: int = ...,
+        *,
+        series_limit: int | None = ...,
+        idle_ttl: float | None = ...,
+        exist_ok: bool = ...,
     ) -> Summary: ...
     def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Summary: ...
     def remove(self, *labelvalues: Any) -> None: ...
@@ -163,6 +175,10 @@ class Histogram:
         native_max_buckets: int = ...,
         native_zero_threshold: float = ...,
         native_min_reset_seconds: float = ...,
+        *,
+        series_limit: int | None = ...,
+        idle_ttl: float | None = ...,
+        exist_ok: bool = ...,
     ) -> Histogram: ...
     def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Histogram: ...
     def remove(self, *labelvalues: Any) -> None: ...
@@ -186,6 +202,10 @@ class Info:
         subsystem: str = "",
         unit: str = "",
         registry: CollectorRegistry | None = ...,
+        *,
+        series_limit: int | None = ...,
+        idle_ttl: float | None = ...,
+        exist_ok: bool = ...,
     ) -> Info: ...
     def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Info: ...
     def remove(self, *labelvalues: Any) -> None: ...
@@ -207,6 +227,10 @@ class Enum:
         unit: str = "",
         registry: CollectorRegistry | None = ...,
         states: Sequence[str] = ...,
+        *,
+        series_limit: int | None = ...,
+        idle_ttl: float | None = ...,
+        exist_ok: bool = ...,
     ) -> Enum: ...
     def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Enum: ...
     def remove(self, *labelvalues: Any) -> None: ...

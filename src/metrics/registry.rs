@@ -99,6 +99,13 @@ impl Registry {
         Ok(family)
     }
 
+    /// The source that described this name, if there is one.
+    pub fn find(&self, name: &str) -> Option<Arc<dyn Source>> {
+        let state = self.state.read();
+        let entry = state.sources.iter().find(|entry| entry.names.contains(name))?;
+        Some(entry.source.clone())
+    }
+
     /// Takes a source out again; false if it was not registered.
     pub fn unregister(&self, source: &Arc<dyn Source>) -> bool {
         let mut state = self.state.write();

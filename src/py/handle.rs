@@ -1,6 +1,7 @@
 //! What all metric classes share: the family and the series behind an object, the children of a
 //! labelled one, and the values that a call's arguments name.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -48,6 +49,10 @@ pub(super) struct Spec<'a> {
     pub(super) documentation: &'a str,
     pub(super) labelnames: Vec<String>,
     pub(super) unit: &'a str,
+    /// What goes beyond `prometheus_client`.
+    pub(super) series_limit: Option<usize>,
+    pub(super) idle_ttl: Option<f64>,
+    pub(super) exist_ok: bool,
 }
 
 impl Spec<'_> {
@@ -81,18 +86,32 @@ impl Handle {
         registry: &Target,
         finish: impl FnOnce(Desc) -> Result<Desc>,
     ) -> Result<Self> {
-        let family = Family::new(finish(spec.desc()?)?, Options::default());
+        let desc = finish(spec.desc()?)?;
         let registry = match registry {
             Target::Default => Some(globals::registry()),
             Target::Given(registry) => Some(registry.clone()),
             Target::Unregistered => None,
         };
+        if let Some(first) = registry.as_ref().filter(|_| spec.exist_ok).and_then(|registry| {
+            let source: Arc<dyn Any + Send + Sync> = registry.find(&desc.name)?;
+            source.downcast::<Functions>().ok().filter(|first| *first.family.desc() == desc)
+        }) {
+            return Ok(Self::around(first));
+        }
+        let (series_limit, idle_ttl) = (spec.series_limit, spec.idle_ttl);
+        let options = Options { series_limit, idle_ttl, ..Options::default() };
+        let family = Family::new(desc, options);
         let source = Arc::new(Functions::new(family.clone(), registry.clone()));
         if let Some(registry) = registry {
             registry.register(source.clone())?;
         }
+        Ok(Self::around(source))
+    }
+
+    fn around(source: Arc<Functions>) -> Self {
+        let family = source.family.clone();
         let series = family.desc().label_names.is_empty().then(|| family.series::<&str>(&[]));
-        Ok(Self { family, series, source })
+        Self { family, series, source }
     }
 
     /// A family of the catalogue, which is absent until it is written.

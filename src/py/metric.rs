@@ -12,11 +12,22 @@ use super::handle::{Children, Handle, Spec, Target, exemplar_of, with_values};
 use super::registry::{families_of, pairs};
 use super::values::for_each_value;
 use crate::clock::unix_seconds;
+use crate::error::{Error, Result};
 use crate::metrics::{self, Desc, Family, Key, Kind, NativeOptions, Quantiles, Source};
 
 /// `prometheus_client`'s default buckets.
 const DEFAULT_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Refuses a limit that would leave nothing.
+fn positive(name: &str, value: Option<f64>) -> Result<()> {
+    match value {
+        Some(value) if value.is_nan() || value <= 0.0 => {
+            Err(Error::InvalidArgument(format!("{name} is {value}; it must be above 0")))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// A class of `ryot_metrics.client.timing`.
 fn timing<'py>(py: Python<'py>, class: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -43,7 +54,8 @@ macro_rules! metric_class {
             #[new]
             #[pyo3(signature = (
                 name, documentation, labelnames=vec![], namespace="", subsystem="", unit="",
-                registry=Target::Default $(, $argument=$default)*
+                registry=Target::Default $(, $argument=$default)*,
+                *, series_limit=None, idle_ttl=None, exist_ok=false
             ))]
             #[allow(clippy::too_many_arguments)] // prometheus_client's signature
             fn new(
@@ -55,14 +67,22 @@ macro_rules! metric_class {
                 subsystem: &str,
                 unit: &str,
                 registry: Target,
-                $($argument: $type),*
+                $($argument: $type,)*
+                series_limit: Option<usize>,
+                idle_ttl: Option<f64>,
+                exist_ok: bool,
             ) -> PyResult<Self> {
+                positive("series_limit", series_limit.map(|limit| limit as f64))?;
+                positive("idle_ttl", idle_ttl)?;
                 let spec = Spec {
                     kind: $kind,
                     parts: [namespace, subsystem, name],
                     documentation,
                     labelnames,
                     unit,
+                    series_limit,
+                    idle_ttl,
+                    exist_ok,
                 };
                 let handle = Handle::new(&spec, &registry, |$desc: Desc| $finish)?;
                 let children = Some(Box::new(Children::new(py, handle.family.desc())));
@@ -173,6 +193,12 @@ metric_class! {
     ///     subsystem: A second prefix.
     ///     unit: A suffix of the name.
     ///     registry: Where it is registered; None for nowhere.
+    ///     series_limit: The most label sets; past it, new ones share the series `__overflow__`.
+    ///         Default no limit.
+    ///     idle_ttl: Seconds after which a label set that nobody writes leaves the page. Default
+    ///         never.
+    ///     exist_ok: A metric that is registered with the same description is returned, as a
+    ///         module needs that is loaded again. Default False.
     ///
     /// Raises:
     ///     ValueError: For a malformed, reserved or taken name.

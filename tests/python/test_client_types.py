@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import prometheus_client
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
 import pytest
 
 from ryot_metrics import client
@@ -318,3 +320,57 @@ def test_the_scrape_server_shows_the_last_value_of_a_stuck_collector():
         assert len(ages) == 2
         assert all(float(line.split()[1]) > 0 for line in ages)
         release.set()
+
+
+def test_a_series_limit_shares_an_overflow_series():
+    """Past the limit, new label sets are counted together and nothing is lost."""
+    registry = client.CollectorRegistry()
+    counter = client.Counter("c", "", ["user"], registry=registry, series_limit=3)
+    for user in range(10):
+        counter.labels(user).inc()
+    values = {
+        sample.labels["user"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "c_total"
+    }
+    assert values == {"0": 1, "1": 1, "2": 1, "__overflow__": 7}
+    with pytest.raises(ValueError, match="series_limit is 0; it must be above 0"):
+        client.Counter("d", "", ["x"], series_limit=0, registry=None)
+
+
+def test_a_module_that_is_loaded_again_gets_the_first_metric():
+    """With `exist_ok`, the same description gives the same series, another one is refused."""
+    registry = client.CollectorRegistry()
+    first = client.Histogram("h", "H.", ["x"], buckets=[1, 2], registry=registry, exist_ok=True)
+    first.labels("a").observe(1)
+    again = client.Histogram("h", "H.", ["x"], buckets=[1, 2], registry=registry, exist_ok=True)
+    again.labels("a").observe(1)
+    assert registry.get_sample_value("h_count", {"x": "a"}) == 2
+    for other in ({"buckets": [1, 3]}, {"labelnames": ["y"]}):
+        with pytest.raises(ValueError, match="Duplicated timeseries"):
+            client.Histogram("h", "H.", registry=registry, exist_ok=True, **other)
+
+
+@pytest.mark.parametrize("value", ['"', "\\", "\n", "\0", "{}", "é", "x" * 1_000_000, 'le="1"'])
+def test_hostile_label_values_leave_a_whole_page(value):
+    """Whatever a label's value is, both strict parsers read it back."""
+    registry = client.CollectorRegistry()
+    client.Gauge("g", value[:100], ["x"], registry=registry).labels(value).set(1)
+    page = client.generate_latest(registry).decode()
+    strict = client.exposition.choose_encoder("application/openmetrics-text")[0](registry).decode()
+    for parse, text in (
+        (prometheus_client.parser.text_string_to_metric_families, page),
+        (prometheus_client.openmetrics.parser.text_string_to_metric_families, strict),
+    ):
+        (family,) = parse(text)
+        assert family.samples[0].labels == {"x": value}
+
+
+def test_a_lone_surrogate_is_refused_where_it_comes_in():
+    """Text that is no UTF-8 raises at `labels`, and the page stays whole."""
+    registry = client.CollectorRegistry()
+    gauge = client.Gauge("g", "", ["x"], registry=registry)
+    with pytest.raises(UnicodeEncodeError):
+        gauge.labels("\ud800")
+    assert client.generate_latest(registry) == b"# HELP g \n# TYPE g gauge\n"

@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -24,6 +25,7 @@ from ryot_metrics import (
     model_info,
     system_info,
 )
+from ryot_metrics.scrape import serve_metrics
 
 CONFIG = """
 global: {{scrape_interval: 200ms}}
@@ -51,8 +53,15 @@ def free_port():
 @pytest.fixture
 def prometheus(tmp_path, live_server):
     """The address of a Prometheus that scrapes the service five times a second."""
+    with scraping(tmp_path, live_server.removeprefix("http://")) as address:
+        yield address
+
+
+@contextmanager
+def scraping(tmp_path, target, *options):
+    """Runs a Prometheus that scrapes one target; gives its address."""
     config = tmp_path / "prometheus.yml"
-    config.write_text(CONFIG.format(target=live_server.removeprefix("http://")))
+    config.write_text(CONFIG.format(target=target))
     address = f"127.0.0.1:{free_port()}"
     command = [
         binary("prometheus"),
@@ -60,11 +69,14 @@ def prometheus(tmp_path, live_server):
         f"--storage.tsdb.path={tmp_path / 'data'}",
         f"--web.listen-address={address}",
         "--log.level=error",
+        *options,
     ]
     process = subprocess.Popen(command)
-    yield f"http://{address}"
-    process.terminate()
-    process.wait(timeout=20)
+    try:
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 def query(prometheus, expression):
@@ -107,6 +119,22 @@ def test_prometheus_answers_quantiles_over_ttft(prometheus, live_server):
     assert 0 < wait_for(prometheus, f"histogram_quantile(0.95, {rate})") <= 2.5
     view = "sum by (model, le) (rate(ryot_inference_ttft_seconds_bucket[30s]))"
     assert 0 < wait_for(prometheus, f"histogram_quantile(0.95, {view})") <= 2.5
+
+
+def test_prometheus_ingests_native_histograms(tmp_path):
+    """From a Python process, over protobuf, a real Prometheus reads a native histogram."""
+    registry = client.CollectorRegistry()
+    histogram = client.Histogram("wait", "W.", buckets=None, native_factor=1.1, registry=registry)
+    histogram.observe_many([0.1] * 50 + [0.2] * 50)
+    feature = "--enable-feature=native-histograms"
+    with (
+        serve_metrics(0, registry=registry) as server,
+        scraping(tmp_path, server.address, feature) as prometheus,
+    ):
+        assert wait_for(prometheus, "histogram_count(wait)") == 100
+        assert wait_for(prometheus, "histogram_sum(wait)") == pytest.approx(15)
+        median = wait_for(prometheus, "histogram_quantile(0.25, wait)")
+        assert median == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.fixture
