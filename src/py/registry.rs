@@ -158,6 +158,12 @@ impl PyRegistry {
         !self.collectors.lock().is_empty()
     }
 
+    /// Whether this is a view that shows only some samples.
+    #[getter]
+    fn is_restricted(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// The families as they stand now.
     ///
     /// Returns:

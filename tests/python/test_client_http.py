@@ -27,9 +27,17 @@ def _quick_shutdown(monkeypatch):
     monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", lambda server: run(server, 0.01))
 
 
+@pytest.fixture(autouse=True, params=["start_http_server", "start_wsgi_server"])
+def starter(request, monkeypatch):
+    """Every test runs on the native server and on that of the standard library."""
+    monkeypatch.setattr(client, "start_server", getattr(client, request.param), raising=False)
+    return request.param
+
+
 @contextmanager
 def serving(module, registry, **options):
-    server, thread = module.start_http_server(0, "127.0.0.1", registry, **options)
+    start = module.start_server if module is client else module.start_http_server
+    server, thread = start(0, "127.0.0.1", registry, **options)
     try:
         yield server.server_port
     finally:
@@ -49,7 +57,8 @@ def request(port, method="GET", target="/metrics", *, context=None, **headers):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, target, headers=named)
         response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
+        titled = {name.title(): value for name, value in response.getheaders()}
+        return response.status, titled, response.read()
     finally:
         connection.close()
 
@@ -272,11 +281,11 @@ def test_the_server_can_be_held_to_a_version_of_tls(certificates, tls):
 def test_bad_certificate_files_are_named(certificates, tls):
     """A missing file, and a key without its certificate, are errors at once."""
     with pytest.raises(FileNotFoundError, match=r"nothing\.pem"):
-        client.start_http_server(0, "127.0.0.1", **{**tls, "certfile": "nothing.pem"})
+        client.start_server(0, "127.0.0.1", **{**tls, "certfile": "nothing.pem"})
     with pytest.raises(FileNotFoundError, match=r"nothing\.pem"):
-        client.start_http_server(0, "127.0.0.1", **tls, client_cafile="nothing.pem")
+        client.start_server(0, "127.0.0.1", **tls, client_cafile="nothing.pem")
     with pytest.raises(ValueError, match="go together"):
-        client.start_http_server(0, "127.0.0.1", keyfile=tls["keyfile"])
+        client.start_server(0, "127.0.0.1", keyfile=tls["keyfile"])
 
 
 def test_the_server_listens_on_ipv6():
@@ -285,7 +294,7 @@ def test_the_server_listens_on_ipv6():
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    server, thread = client.start_http_server(0, "::1", fill(client))
+    server, thread = client.start_server(0, "::1", fill(client))
     server.shutdown()
     server.server_close()
     thread.join()

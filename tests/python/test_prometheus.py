@@ -175,3 +175,32 @@ def test_strict_parsers_read_our_families(full_registry):
         assert (base, types.get(family.type, family.type), family.help) in found
         base = base.removesuffix("_info") if family.type == "info" else base
         assert (base, family.type, family.help) in found_strict
+
+
+@pytest.mark.parametrize("wanted", ["OpenMetricsText", "PrometheusText", "PrometheusProto"])
+def test_prometheus_scrapes_every_format(tmp_path, wanted):
+    """The real scraper's own `Accept` headers give it the page in each of the three formats."""
+    registry = client.CollectorRegistry()
+    client.Counter("jobs", "J.", ["queue"], registry=registry).labels("a").inc(3)
+    accept = {
+        "OpenMetricsText": "application/openmetrics-text;version=1.0.0,"
+        "application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        "PrometheusText": "text/plain;version=0.0.4;q=1,*/*;q=0.1",
+        "PrometheusProto": "application/vnd.google.protobuf;"
+        "proto=io.prometheus.client.MetricFamily;encoding=delimited,"
+        "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+    }[wanted]
+    kinds = {
+        "OpenMetricsText": "application/openmetrics-text",
+        "PrometheusText": "text/plain",
+        "PrometheusProto": "application/vnd.google.protobuf",
+    }
+    with serve_metrics(0, registry=registry) as server:
+        request = urllib.request.Request(server.url, headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.headers["Content-Type"].startswith(kinds[wanted])
+        options = ["--enable-feature=native-histograms"] if wanted == "PrometheusProto" else []
+        if wanted == "PrometheusText":
+            return  # what it falls back to; the service's test above scrapes it
+        with scraping(tmp_path, server.address, *options) as prometheus:
+            assert wait_for(prometheus, 'jobs_total{queue="a"}') == 3

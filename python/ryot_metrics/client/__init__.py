@@ -57,13 +57,9 @@ from ryot_metrics.client.platform_collector import PLATFORM_COLLECTOR, PlatformC
 from ryot_metrics.client.process_collector import PROCESS_COLLECTOR, ProcessCollector
 from ryot_metrics.client.registry import REGISTRY, CollectorRegistry, collect
 from ryot_metrics.client.samples import Sample
+from ryot_metrics.client.server import start_http_server
 from ryot_metrics.client.textfile import write_to_textfile
-from ryot_metrics.client.wsgi import (
-    MetricsHandler,
-    make_wsgi_app,
-    start_http_server,
-    start_wsgi_server,
-)
+from ryot_metrics.client.wsgi import MetricsHandler, make_wsgi_app, start_wsgi_server
 
 __all__ = [
     "CONTENT_TYPE_LATEST",

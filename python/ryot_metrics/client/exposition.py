@@ -22,12 +22,12 @@ from ryot_metrics.client.push_handlers import (
     passthrough_redirect_handler,
     tls_auth_handler,
 )
+from ryot_metrics.client.server import start_http_server
 from ryot_metrics.client.textfile import write_to_textfile
 from ryot_metrics.client.wsgi import (
     MetricsHandler,
     ThreadingWSGIServer,
     make_wsgi_app,
-    start_http_server,
     start_wsgi_server,
 )
 

@@ -189,9 +189,6 @@ def start_wsgi_server(
     return server, thread
 
 
-start_http_server = start_wsgi_server
-
-
 def _resolved(address: str, port: int) -> tuple[socket.AddressFamily, str]:
     """The family and the numbers of the first address that a name has."""
     found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
