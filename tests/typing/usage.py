@@ -1,0 +1,59 @@
+"""User code that mypy strict and pyright must accept; it is checked, not run."""
+
+from collections.abc import AsyncIterator
+
+from ryot_metrics import (
+    Engine,
+    EngineConfig,
+    InferenceContext,
+    SamplingParams,
+    track_inference_request,
+    track_token_generation,
+)
+from ryot_metrics.client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
+
+registry = CollectorRegistry(labels={"zone": "a"})
+c = Counter("c", "C", ["x"], registry=registry)
+c.labels("1").inc(2, {"trace": "a"})
+g = Gauge("g", "G", registry=registry)
+g.set_function(lambda: 3.0)
+h = Histogram("h", "H", buckets=(1, 2.5), registry=registry)
+h.observe_many([1.0, 2.0])
+
+
+@h.time()
+def f(a: int) -> str:
+    return str(a)
+
+
+@track_inference_request(model="m")
+async def complete(prompt: str) -> str:
+    with h.time() as timer:
+        pass
+    return prompt
+
+
+@track_token_generation
+async def stream(prompt: str) -> AsyncIterator[str]:
+    with InferenceContext("m") as ctx:
+        ctx.token()
+        yield prompt
+
+
+x: str = f(3)
+page: bytes = generate_latest(registry)
+with Engine("toy", EngineConfig(parallel=2)) as engine:
+    one: str = engine.generate("a", SamplingParams(max_tokens=3)).text
+    many: list[str] = [a.text for a in engine.generate(["a", "b"])]
+    for chunk in engine.stream("x"):
+        t: str = chunk.text
+server, thread = start_http_server(0, "127.0.0.1", REGISTRY)
+server.shutdown()
