@@ -38,6 +38,7 @@ def f(a: int) -> str:
 async def complete(prompt: str) -> str:
     with h.time() as timer:
         pass
+    print(timer.duration)
     return prompt
 
 
