@@ -173,7 +173,7 @@ pub enum Event {
 }
 
 /// Whoever wants to know. Called on the engine's thread between two steps, so it must be quick
-/// and must not block.
+/// and must not block; [`Event::Rejected`] and [`Event::ModelLoaded`] come on the caller's thread.
 pub trait Observer: Debug + Send + Sync {
     /// Takes note of one fact.
     fn observe(&self, event: &Event);

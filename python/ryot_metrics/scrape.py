@@ -103,8 +103,8 @@ def serve_metrics(
 ) -> MetricsServer:
     """Starts to answer scrapes, on a native thread that never needs the GIL.
 
-    The page is there in the text and OpenMetrics formats, compressed for who takes gzip. When
-    the function returns, clients can connect.
+    The page is there as text, OpenMetrics and protobuf, compressed for who takes gzip; `name[]`
+    in the query restricts it. When the function returns, clients can connect.
 
     Args:
         port: The port; 0 lets the system choose, and `MetricsServer.port` says which.
