@@ -10,16 +10,18 @@
 //!   than [`AMPLIFIED`]. What comes after such a place is not compared.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
-use ryot_metrics::backend::llama::backend;
-use ryot_metrics::backend::{Model as _, Token};
-use ryot_metrics::engine::{EngineConfig, Prompt, SamplingParams};
-use ryot_metrics::event::Origin;
+use ryot_metrics::backend::llama::{Llama, backend};
+use ryot_metrics::backend::{Decoder, Model as _, Token};
+use ryot_metrics::clock::MonotonicClock;
+use ryot_metrics::engine::{Core, EngineConfig, Progress, Prompt, SamplingParams};
+use ryot_metrics::event::{Ignore, Origin};
 
 use crate::{finish, model, model_path, start, submit};
 
@@ -88,6 +90,42 @@ fn agree(answer: &[Token], reference: &Reference, allowed: f32, what: &str) -> b
     false
 }
 
+/// Answers all prompts, step by step on this thread, so that each run forms the same batches. If
+/// all prompts fit in the batch, no sequence ends (and leaves a gap) before the last has answered.
+fn answers(
+    model: &Arc<Llama>,
+    prompts: &[Vec<Token>],
+    answer: usize,
+    config: EngineConfig,
+) -> Vec<Vec<Token>> {
+    let spare = if config.parallel < prompts.len() { 0 } else { 2 * answer };
+    let params = SamplingParams {
+        max_tokens: Some(answer + spare),
+        ignore_eos: true,
+        ..SamplingParams::greedy()
+    };
+    let decoder = config.decoder();
+    let clock = Arc::new(MonotonicClock);
+    let (mut core, client) = Core::new(model.clone(), config, Arc::new(Ignore), clock).unwrap();
+    let submit = |prompt: &Vec<Token>| {
+        let prompt = Prompt::Tokens(prompt.clone());
+        client.submit(prompt, params.clone(), Origin::default()).unwrap()
+    };
+    let requests: Vec<_> = prompts.iter().map(submit).collect();
+    let mut answers = vec![Vec::new(); requests.len()];
+    let mut work = |decoder: &mut dyn Decoder| {
+        while answers.iter().any(|tokens| tokens.len() < answer) {
+            assert_eq!(core.step(decoder), Progress::Worked);
+            for (request, tokens) in requests.iter().zip(&mut answers) {
+                tokens.extend(request.drain().unwrap().0.iter().map(|delta| delta.token));
+            }
+        }
+    };
+    model.run(&decoder, &mut work).unwrap();
+    answers.iter_mut().for_each(|tokens| tokens.truncate(answer));
+    answers
+}
+
 /// Answers all prompts with `parallel` sequences and such chunks; says how many are exact.
 #[allow(clippy::print_stdout)]
 fn compare(
@@ -112,22 +150,11 @@ fn compare(
             prefill_chunk: chunk,
             ..EngineConfig::default()
         };
-        let engine = start(model.clone(), config);
-        let params = SamplingParams {
-            max_tokens: Some(answer),
-            ignore_eos: true,
-            ..SamplingParams::greedy()
-        };
-        let submit = |prompt: &Vec<Token>| {
-            let prompt = Prompt::Tokens(prompt.clone());
-            engine.submit(prompt, params.clone(), Origin::default()).unwrap()
-        };
-        let requests: Vec<_> = tokens.iter().map(submit).collect();
         let mut equal = 0;
-        for (index, (request, reference)) in requests.iter().zip(&references).enumerate() {
-            let answer: Vec<Token> = finish(request).0.iter().map(|delta| delta.token).collect();
+        let answers = answers(&model, &tokens, answer, config);
+        for (index, (answer, reference)) in answers.iter().zip(&references).enumerate() {
             let what = format!("prompt {index}, {parallel} sequences, chunks of {chunk}");
-            equal += usize::from(agree(&answer, reference, allowed, &what));
+            equal += usize::from(agree(answer, reference, allowed, &what));
         }
         println!("{parallel} sequences, chunks of {chunk}: {equal} of {} equal", prompts.len());
         exact += equal;
