@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from ryot_metrics import Engine, RyotError
 from ryot_metrics._extra import serve_extra
 from ryot_metrics._load import Chat, converse, percentile, plan
-from ryot_metrics._report import INTER_TOKEN, LATENCY, TTFT, Report
+from ryot_metrics.client import collect
+from ryot_metrics.live import RYOT, Snapshot
 
 with serve_extra("the demo"):
     import httpx
@@ -72,13 +73,14 @@ def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
         raise RyotError(f"{failed} of {requests} chats failed")
 
 
-def _read_back(requests: int) -> Report:
+def _read_back(requests: int) -> Snapshot:
     """The service's own numbers, once it has noticed that the last client hung up."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
-        report = Report.read()
-        if sum(report.requests.values()) >= requests or time.monotonic() > deadline:
-            return report
+        now = time.monotonic()
+        page = Snapshot.read(collect(), now)
+        if (page.total(RYOT.requests) or 0) >= requests or now > deadline:
+            return page
         time.sleep(0.05)
 
 
@@ -119,23 +121,25 @@ def _progress(chats: Sequence[Chat]) -> Table:
     return table
 
 
-def _show_results(console: Console, report: Report, chats: Sequence[Chat], seconds: float) -> None:
-    statuses = ", ".join(f"{count:.0f} {name}" for name, count in sorted(report.requests.items()))
+def _show_results(console: Console, page: Snapshot, chats: Sequence[Chat], seconds: float) -> None:
+    requests = sorted(page.by(RYOT.requests, RYOT.status).items())
+    statuses = ", ".join(f"{count:.0f} {status}" for status, count in requests if count)
     console.print(f"requests, by the service's count: {statuses or 'none'}")
+    generated = page.total(RYOT.tokens, **RYOT.token_labels) or 0
     tokens = sum(len(chat.token_times) for chat in chats)
     console.print(
-        f"tokens: {report.completion_tokens:.0f} generated, {tokens} received "
+        f"tokens: {generated:.0f} generated, {tokens} received "
         f"in {seconds:.1f} s = {tokens / seconds:.1f} tokens/s"
     )
     begun = [chat for chat in chats if chat.token_times]
     rows = (
-        ("time to first token", TTFT, [chat.ttft for chat in begun]),
-        ("between tokens", INTER_TOKEN, [gap for chat in begun for gap in chat.gaps]),
-        ("whole request", LATENCY, [chat.latency for chat in begun]),
+        ("time to first token", RYOT.ttft, [chat.ttft for chat in begun]),
+        ("between tokens", RYOT.inter_token, [gap for chat in begun for gap in chat.gaps]),
+        ("whole request", RYOT.latency, [chat.latency for chat in begun]),
     )
     table = _table("milliseconds", "seen by", "p50", "p95", "p99")
     for title, histogram, seen in rows:
-        by_service = [report.quantile(histogram, q) for q in (0.5, 0.95, 0.99)]
+        by_service = [page.quantile(histogram, q) for q in (0.5, 0.95, 0.99)]
         by_client = [percentile(seen, percent) for percent in (50, 95, 99)]
         table.add_row(title, "/metrics", *map(_ms, by_service))
         table.add_row("", "client", *map(_ms, by_client))

@@ -1,4 +1,4 @@
-"""The demo, and the quantiles it shows."""
+"""The demo."""
 
 from __future__ import annotations
 
@@ -7,69 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from ryot_metrics._load import percentile, plan
-from ryot_metrics._report import INTER_TOKEN, TTFT, Report, histogram_quantile
 from ryot_metrics.cli import main
-
-INF = math.inf
-
-
-@pytest.mark.parametrize(
-    ("q", "bounds", "counts", "value"),
-    [
-        (0.5, [1, 2, 4, INF], [10, 20, 40, 40], 2.0),  # rank 20 ends the second bucket
-        (0.9, [1, 2, 4, INF], [10, 20, 40, 40], 3.6),  # rank 36: 16 of the 20 between 2 and 4
-        (0.1, [1, 2, 4, INF], [10, 20, 40, 40], 0.4),  # the first bucket starts at 0
-        (0.99, [1, 2, 4, INF], [10, 20, 40, 50], 4),  # beyond the finite bounds: the highest
-        (0.5, [1, 2, 4, INF], [0, 0, 6, 6], 3.0),  # empty buckets are passed over
-        (0.5, [-1, 0, INF], [4, 4, 4], -1),  # a first bound that is not positive stands for itself
-        (1.0, [1, INF], [3, 3], 1.0),
-    ],
-)
-def test_quantile(q: float, bounds: list[float], counts: list[float], value: float) -> None:
-    """Quantiles computed by hand by PromQL's rules."""
-    assert histogram_quantile(q, bounds, counts) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-    ("bounds", "counts"), [([], []), ([INF], [3]), ([1, 2], [1, 2]), ([1, INF], [0, 0])]
-)
-def test_quantile_of_nothing(bounds: list[float], counts: list[float]) -> None:
-    """Without samples, or without a finite and an infinite bound, there is no quantile."""
-    assert math.isnan(histogram_quantile(0.5, bounds, counts))
-
-
-def test_quantile_out_of_range() -> None:
-    """A quantile beyond 1 is refused by its value."""
-    with pytest.raises(ValueError, match="q is 95"):
-        histogram_quantile(95, [1, INF], [1, 1])
-
-
-PAGE = """\
-# TYPE ryot_inference_requests_total counter
-ryot_inference_requests_total{model="a",status="success"} 5
-ryot_inference_requests_total{model="b",status="success"} 2
-ryot_inference_requests_total{model="a",status="error"} 0
-# TYPE ryot_tokens_generated_total counter
-ryot_tokens_generated_total{model="a",token_type="completion"} 30
-ryot_tokens_generated_total{model="a",token_type="prompt"} 99
-# TYPE ryot_ttft_latency_seconds histogram
-ryot_ttft_latency_seconds_bucket{model="a",prompt_size="tiny",le="0.1"} 1
-ryot_ttft_latency_seconds_bucket{model="a",prompt_size="tiny",le="+Inf"} 1
-ryot_ttft_latency_seconds_bucket{model="a",prompt_size="small",le="0.1"} 3
-ryot_ttft_latency_seconds_bucket{model="a",prompt_size="small",le="+Inf"} 4
-"""
-
-
-def test_report_sums_over_labels() -> None:
-    """A page's samples are summed over models and sizes; zero statuses are left out."""
-    report = Report.read(text_string_to_metric_families(PAGE))
-    assert report.requests == {"success": 7}
-    assert report.completion_tokens == 30
-    assert report.quantile(TTFT, 0.5) == pytest.approx(0.1 * 2.5 / 4)
-    assert math.isnan(report.quantile(INTER_TOKEN, 0.5))
 
 
 def test_plan_is_mixed() -> None:
