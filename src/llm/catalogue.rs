@@ -14,6 +14,8 @@ pub enum Shape {
     Counter,
     /// A value.
     Gauge,
+    /// A value that is computed when a page is written.
+    Computed,
     /// Observations, with the upper bounds of their buckets (without `+Inf`).
     Histogram(&'static [f64]),
     /// Facts as labels.
@@ -25,7 +27,7 @@ impl Shape {
     pub const fn kind(self) -> Kind {
         match self {
             Self::Counter => Kind::Counter,
-            Self::Gauge => Kind::Gauge,
+            Self::Gauge | Self::Computed => Kind::Gauge,
             Self::Histogram(_) => Kind::Histogram,
             Self::Info => Kind::Info,
         }
@@ -71,6 +73,8 @@ const INTER_TOKEN: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 const QUEUE_WAIT: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
 const TOKENS: &[f64] = &[1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0];
 const RATE: &[f64] = &[10.0, 25.0, 50.0, 100.0, 150.0, 250.0, 400.0, 600.0];
+const SHARE: &[f64] = &[0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0];
+const STARTUP: &[f64] = &[1.0, 5.0, 10.0, 30.0, 60.0];
 const LOADING: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// The upper ends of the batch size classes 1, 2-4, 5-8, 9-16, 17-32, 33+.
 const BATCH_SIZE: &[f64] = &[1.0, 4.0, 8.0, 16.0, 32.0];
@@ -82,6 +86,9 @@ catalogue! {
     Errors: "ryot_inference_errors", Shape::Counter,
         ["model", "error_type", "severity"],
         "Errors by type; a timeout counts as one.";
+    Retries: "ryot_inference_retries", Shape::Counter,
+        ["model"],
+        "Requests that were tried again.";
     Latency: "ryot_inference_latency_seconds", Shape::Histogram(LATENCY),
         ["model", "batch_size", "generation_mode"],
         "Time of a request from queued to finished.";
@@ -103,6 +110,9 @@ catalogue! {
     ModelLoadAttempts: "ryot_model_load_attempts", Shape::Counter,
         ["model", "result", "load_type"],
         "Model loads by result.";
+    Startup: "ryot_initialization_startup_time_seconds", Shape::Histogram(STARTUP),
+        ["startup_phase"],
+        "Time of a phase of the start; for ready, from the start to the service being ready.";
     TokensGenerated: "ryot_tokens_generated", Shape::Counter,
         ["model", "token_type", "generation_mode"],
         "Tokens of finished prompts and of completions.";
@@ -112,6 +122,51 @@ catalogue! {
     RequestTokensPerSecond: "ryot_request_tokens_per_second", Shape::Histogram(RATE),
         ["model"],
         "Completion tokens of a successful request over its latency.";
+    TokensPerSecond: "ryot_tokens_per_second", Shape::Computed,
+        ["model", "time_window", "batch_size"],
+        "Completion tokens per second over the last 1, 5 and 15 minutes.";
+    TokensPerMinute: "ryot_average_tokens_per_minute", Shape::Computed,
+        ["model"],
+        "Completion tokens per minute over the last 5 minutes.";
+    TokenEfficiency: "ryot_token_efficiency_ratio", Shape::Computed,
+        ["model", "batch_size", "dtype"],
+        "Completion tokens per second over 1 minute, per percent of GPU memory in use.";
+    TokenCost: "ryot_token_cost_estimate_usd", Shape::Counter,
+        ["model", "token_type", "cost_model"],
+        "Estimated cost of tokens in US dollars.";
+    GpuMemory: "ryot_gpu_memory_usage_bytes", Shape::Gauge,
+        ["model", "memory_type", "device_id"],
+        "GPU memory by what it holds; used is all that is in use, peak the most so far.";
+    GpuMemoryReserved: "ryot_gpu_memory_reserved_bytes", Shape::Gauge,
+        ["model", "device_id"],
+        "GPU memory that is reserved, in use or not.";
+    GpuMemoryPercentage: "ryot_gpu_memory_percentage", Shape::Gauge,
+        ["model", "device_id", "batch_size"],
+        "GPU memory in use, 0 to 100.";
+    GpuUtilization: "ryot_gpu_utilization_percent", Shape::Gauge,
+        ["model", "device_id", "kernel_type"],
+        "Time in which the GPU computed, 0 to 100.";
+    MemoryEfficiency: "ryot_memory_efficiency_ratio", Shape::Computed,
+        ["model", "device_id"],
+        "GPU memory in use over GPU memory reserved.";
+    KvCacheSize: "ryot_kv_cache_size_bytes", Shape::Gauge,
+        ["model", "context_length", "batch_size"],
+        "KV cache that holds tokens.";
+    KvCacheQueries: "ryot_kv_cache_queries", Shape::Counter,
+        ["model", "context_type"],
+        "Prompt tokens that were looked up in the KV cache.";
+    KvCacheHits: "ryot_kv_cache_hits", Shape::Counter,
+        ["model", "context_type"],
+        "Prompt tokens that were found in the KV cache.";
+    KvCacheHitRatio: "ryot_kv_cache_hit_ratio", Shape::Computed,
+        ["model", "context_type"],
+        "Prompt tokens found in the KV cache over those looked up, since the start.";
+    PromptReuse: "ryot_prompt_cache_effectiveness", Shape::Histogram(SHARE),
+        ["model", "context_reuse_window"],
+        "Share of a prompt that began a prompt within the last 1h, 24h, 7d too.";
+    CacheEvictions: "ryot_model_cache_evictions", Shape::Counter,
+        ["model", "eviction_reason"],
+        "Models or their caches that were evicted.";
     ActiveRequests: "ryot_active_inference_requests", Shape::Gauge,
         ["model", "request_type", "endpoint"],
         "Requests between queued and finished.";
@@ -131,6 +186,10 @@ catalogue! {
     Dropped: "ryot_metrics_dropped", Shape::Counter,
         ["reason"],
         "Samples that could not be recorded as asked.";
+    ScrapeSeconds: "ryot_metrics_scrape_seconds", Shape::Computed, [],
+        "Time that the last page took to write.";
+    SeriesCount: "ryot_metrics_series", Shape::Computed, [],
+        "Series of the catalogue's stored families.";
 }
 
 impl Name {

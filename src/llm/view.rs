@@ -39,6 +39,11 @@ pub const VIEWS: &[ViewRow] = &[
         of: Name::QueueDepth,
         help: "View of ryot_queue_depth by model.",
     },
+    ViewRow {
+        name: "ryot_model_cache_hit_ratio",
+        of: Name::KvCacheHitRatio,
+        help: "View of ryot_kv_cache_hit_ratio by model.",
+    },
 ];
 
 /// A family that is summed up by `model` at each scrape.
