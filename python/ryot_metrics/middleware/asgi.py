@@ -1,0 +1,109 @@
+"""The middleware for ASGI apps: FastAPI, Starlette, Litestar, Django, or one without a framework.
+
+A request ends with the last piece of its response's body, not with the app's return: what runs in
+the background after it is not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ryot_metrics.middleware.base import Middleware, length_of
+from ryot_metrics.middleware.body import Message, Receive, is_json, peek
+from ryot_metrics.middleware.exchange import Exchange
+from ryot_metrics.middleware.finders import path_of
+from ryot_metrics.middleware.routes import Endpoint
+from ryot_metrics.tracking import Scope, current, current_request
+
+Send = Callable[[Message], Awaitable[None]]
+
+
+class InferenceMiddleware(Middleware):
+    """Measures the HTTP requests of an ASGI app, each as one request; `Middleware` has the options.
+
+    A client is known to have hung up when the app or the server notices: a handler that computes
+    a whole answer without asking counts as a success. Websockets pass through.
+
+    Example:
+        >>> from fastapi import FastAPI
+        >>> app = FastAPI()
+        >>> app.add_middleware(InferenceMiddleware, paths=["/v1/*"], model_header="x-model")
+    """
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answers a request as the app does."""
+        endpoint = self._endpoint_of(scope)
+        if endpoint is None:
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        body = None
+        if self._model_body is not None and is_json(_text(headers, b"content-type")):
+            length = length_of(_text(headers, b"content-length"))
+            body, receive = await peek(receive, length, self._max_body_bytes)
+        exchange = self._open(
+            scope, endpoint, _text(headers, b"accept"), self._named(scope, headers), body
+        )
+        wire = _Wire(exchange, receive, send)
+        token = current.set(Scope(exchange.request))
+        try:
+            await self.app(scope, wire.receive, wire.send)
+        except BaseException as error:
+            exchange.leaves(error)
+            raise
+        else:
+            exchange.leaves(None)
+        finally:
+            current.reset(token)
+
+    def _endpoint_of(self, scope: Any) -> Endpoint | None:
+        # Inside a request that is measured already, this one is part of it.
+        if scope["type"] != "http" or current_request() is not None:
+            return None
+        return self._routes.endpoint(scope, scope["method"], path_of(scope), scope["path"])
+
+    def _named(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[str | None, ...]:
+        header = self._model_header
+        named = None if header is None else _text(headers, header.lower().encode())
+        return self._queried(scope.get("query_string", b"").decode("latin-1")), named
+
+
+class _Wire:
+    """What passes between the app and the server."""
+
+    __slots__ = ("_exchange", "_receive", "_send")
+
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._exchange.complete:
+            self._exchange.hung_up = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        exchange = self._exchange
+        kind = message["type"]
+        if kind == "http.response.start":
+            headers = dict(message.get("headers", ()))
+            length = length_of(_text(headers, b"content-length"))
+            exchange.responds(message["status"], _text(headers, b"content-type"), length)
+        elif kind == "http.response.body":
+            exchange.produces(message.get("body", b""))
+        try:
+            await self._send(message)
+        except OSError:
+            exchange.hung_up = True
+            raise
+        if kind == "http.response.body" and message.get("more_body", False):
+            exchange.resumes()
+        elif kind in ("http.response.body", "http.response.pathsend"):
+            exchange.completes()
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    return headers.get(name, b"").decode("latin-1")

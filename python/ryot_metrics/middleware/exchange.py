@@ -1,0 +1,193 @@
+"""One HTTP request and its response, as a request of the metrics.
+
+Told by `asgi` and `wsgi` what goes by; what no one else has counted is counted here. Nothing in
+this module may fail the user's request.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ryot_metrics._ryot_metrics import Request
+from ryot_metrics.middleware.events import DONE, Events, Usage, usage_of
+from ryot_metrics.middleware.outcomes import CANCELLED, Outcome, outcome_of
+from ryot_metrics.middleware.routes import Endpoint
+from ryot_metrics.tracking import status_of
+
+_UNFINISHED: Outcome = ("error", "inference_error")
+
+_log = logging.getLogger("ryot_metrics")
+
+
+def _never_raises(method: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(method)
+    def safe(*args: Any) -> None:
+        try:
+            method(*args)
+        except Exception:
+            _log.warning("a part of a response was not measured", exc_info=True)
+
+    return safe
+
+
+class Exchange:
+    """A request from its arrival to the last byte of its response.
+
+    Args:
+        model: The label `model`.
+        endpoint: Where it goes.
+        mode: `standard`, `streaming` or `batch`.
+        max_body_bytes: The largest JSON response that is looked into for its `usage`; 0 for none.
+        count_events: Whether events of a stream count as tokens where nothing else counts.
+
+    Attributes:
+        hung_up: Whether the client is known to have gone.
+        complete: Whether the last byte was handed to the server.
+    """
+
+    __slots__ = (
+        "_announced",
+        "_began",
+        "_count_events",
+        "_counted",
+        "_document",
+        "_done",
+        "_endpoint",
+        "_events",
+        "_finished",
+        "_http_status",
+        "_max_body_bytes",
+        "_sent",
+        "_streamed",
+        "complete",
+        "hung_up",
+        "request",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        endpoint: Endpoint,
+        mode: str,
+        max_body_bytes: int,
+        count_events: bool,
+    ) -> None:
+        self.request = Request(model, endpoint.name, mode)
+        self.hung_up = False
+        self.complete = False
+        self._endpoint = endpoint
+        self._max_body_bytes = max_body_bytes
+        self._count_events = count_events
+        self._began = time.perf_counter()
+        self._http_status = 0
+        self._streamed = False
+        self._announced: int | None = None
+        self._sent = 0
+        self._done = False
+        self._finished = False
+        self._counted = 0
+        self._events: Events | None = None
+        self._document: list[bytes] | None = None
+
+    @_never_raises
+    def responds(self, http_status: int, content_type: str, length: int | None) -> None:
+        """The head of the response; a length that is not announced is the sign of a stream."""
+        self._http_status = http_status
+        self._announced = length
+        if http_status >= 400:
+            return
+        if content_type.startswith("text/event-stream"):
+            self._streamed = True
+            self._events = Events()
+        elif length is None:
+            self._streamed = True
+        elif length <= self._max_body_bytes and content_type.startswith("application/json"):
+            self._document = []
+
+    @_never_raises
+    def produces(self, chunk: bytes) -> None:
+        """A piece of the body is about to be handed over."""
+        if not chunk:
+            return
+        first = self._sent == 0
+        self._sent += len(chunk)
+        if self._document is not None:
+            self._document.append(chunk)
+        elif self._events is not None:
+            self._count(self._events, bytes(chunk), first=first)
+        elif self._streamed and first:
+            self.request.set_ttft(time.perf_counter() - self._began)
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether the body is as long as it was announced."""
+        return self._announced is not None and self._sent >= self._announced
+
+    def resumes(self) -> None:
+        """The consumer has taken its time over a piece; the next one's begins."""
+        if self._counted:
+            self.request.resumed()
+
+    @_never_raises
+    def completes(self) -> None:
+        """The last byte was handed over; an error of the app may still explain a 5xx."""
+        self.complete = True
+        self._take_usage()
+        if self._http_status < 500:
+            self._finish(self._outcome(None))
+
+    @_never_raises
+    def leaves(self, error: BaseException | None) -> None:
+        """The app is done with the request, by this exception if there is one."""
+        if not self._finished:
+            self._finish(self._outcome(error))
+
+    def _count(self, events: Events, chunk: bytes, *, first: bool) -> None:
+        self._done = self._done or DONE in chunk
+        if not self._count_events or self.request.token_count != self._counted:
+            if first:  # ignored if who counts inside has seen its first token
+                self.request.set_ttft(time.perf_counter() - self._began)
+            return
+        if tokens := events.feed(chunk):
+            self.request.token()
+            self.request.add_tokens(tokens - 1)
+            self._counted += tokens
+
+    def _take_usage(self) -> None:
+        """What the response says of its tokens, unless something inside has counted them."""
+        if self.request.token_count != self._counted:
+            return
+        usage: Usage | None = None
+        if self._document:
+            usage = usage_of(b"".join(self._document))
+        elif self._events is not None and self._max_body_bytes:
+            usage = self._events.usage
+        if usage is None:
+            return
+        if usage.prompt_tokens is not None:
+            self.request.set_prompt_tokens(usage.prompt_tokens)
+        if usage.completion_tokens is not None:
+            self.request.set_token_count(usage.completion_tokens)
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        # Clients of OpenAI's protocol hang up on [DONE], before the empty last piece.
+        if self.hung_up and not self._done:
+            return CANCELLED
+        known = self._endpoint.known_route
+        if error is None and (self.complete or self._done):
+            return outcome_of(self._http_status, known_route=known)
+        code = getattr(error, "status_code", None)
+        if isinstance(code, int) and not self._http_status:
+            return outcome_of(code, known_route=known)
+        status, kind = _UNFINISHED if error is None else status_of(error)
+        if status == "error" and self._sent and self._http_status < 400:
+            status = "partial"
+        return status, kind
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._finished = True
+        self.request.finish(*outcome)

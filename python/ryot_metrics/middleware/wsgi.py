@@ -1,0 +1,126 @@
+"""The middleware for WSGI apps: Flask, Django, or one without a framework.
+
+A request ends when its body is taken to the end or closed. A file that the server sends by itself
+(`wsgi.file_wrapper`) ends with the app's return, since nothing is seen of it after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ryot_metrics.middleware.base import Middleware, length_of
+from ryot_metrics.middleware.body import is_json, peek_wsgi
+from ryot_metrics.middleware.exchange import Exchange
+from ryot_metrics.tracking import Scope, current, current_request
+
+
+class InferenceWSGIMiddleware(Middleware):
+    """Measures the HTTP requests of a WSGI app, each as one request; `Middleware` has the options.
+
+    A client is known to have hung up when the server closes a body before its end. A body without
+    an announced length is not read for its model.
+
+    Example:
+        >>> from flask import Flask
+        >>> app = Flask("service")
+        >>> app.wsgi_app = InferenceWSGIMiddleware(app.wsgi_app, paths=["/v1/*"])
+    """
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answers a request as the app does."""
+        if current_request() is not None:  # this one is part of it
+            return self._run(environ, start_response)
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        endpoint = self._routes.endpoint(environ, method, path, path)
+        if endpoint is None:
+            return self._run(environ, start_response)
+        body = None
+        if self._model_body is not None and is_json(environ.get("CONTENT_TYPE", "")):
+            body = peek_wsgi(environ, self._max_body_bytes)
+        accept = environ.get("HTTP_ACCEPT", "")
+        exchange = self._open(environ, endpoint, accept, self._named(environ), body)
+        scope = Scope(exchange.request)
+        token = current.set(scope)
+        try:
+            response = self._run(environ, _observed(start_response, exchange))
+        except BaseException as error:
+            exchange.leaves(error)
+            raise
+        finally:
+            current.reset(token)
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(response, wrapper):
+            exchange.completes()
+            exchange.leaves(None)
+            return response
+        return _Body(response, exchange, scope)
+
+    def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        response: Iterable[bytes] = self.app(environ, start_response)
+        return response
+
+    def _named(self, environ: dict[str, Any]) -> tuple[str | None, ...]:
+        header = self._model_header
+        key = None if header is None else f"HTTP_{header.upper().replace('-', '_')}"
+        return self._queried(environ.get("QUERY_STRING", "")), key and environ.get(key)
+
+
+def _observed(start_response: Callable[..., Any], exchange: Exchange) -> Callable[..., Any]:
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        fields = {name.lower(): value for name, value in headers}
+        length = length_of(fields.get("content-length", ""))
+        exchange.responds(int(status[:3]), fields.get("content-type", ""), length)
+        return start_response(status, headers, *rest)
+
+    return start
+
+
+class _Body:
+    """A response's body, each piece of which is produced as part of the request."""
+
+    def __init__(self, response: Iterable[bytes], exchange: Exchange, scope: Scope) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] | None = None
+        self._exchange = exchange
+        self._scope = scope
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
+        exchange = self._exchange
+        exchange.resumes()
+        token = current.set(self._scope)
+        try:
+            if self._pieces is None:
+                self._pieces = iter(self._response)
+            piece = next(self._pieces)
+        except StopIteration:
+            exchange.completes()
+            raise
+        except BaseException as error:
+            exchange.leaves(error)
+            raise
+        finally:
+            current.reset(token)
+        exchange.produces(piece)
+        return piece
+
+    def close(self) -> None:
+        """Ends the response, before its end if the client has hung up."""
+        if self._exchange.all_sent:  # a server need not ask for more than was announced
+            self._exchange.completes()
+        self._exchange.hung_up = not self._exchange.complete
+        token = current.set(self._scope)
+        try:
+            if close := getattr(self._response, "close", None):
+                close()
+        except BaseException as error:
+            self._exchange.leaves(error)
+            raise
+        finally:
+            current.reset(token)
+            self._exchange.leaves(None)
