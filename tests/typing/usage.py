@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 
+from fastapi import FastAPI
+
 from ryot_metrics import (
     Engine,
     EngineConfig,
@@ -17,8 +19,10 @@ from ryot_metrics.client import (
     Gauge,
     Histogram,
     generate_latest,
+    make_wsgi_app,
     start_http_server,
 )
+from ryot_metrics.middleware import InferenceMiddleware, InferenceWSGIMiddleware
 
 registry = CollectorRegistry(labels={"zone": "a"})
 c = Counter("c", "C", ["x"], registry=registry)
@@ -58,3 +62,6 @@ with Engine("toy", EngineConfig(parallel=2)) as engine:
         t: str = chunk.text
 server, thread = start_http_server(0, "127.0.0.1", REGISTRY)
 server.shutdown()
+app = FastAPI()
+app.add_middleware(InferenceMiddleware, paths=["/v1/*"], model=lambda scope: None)
+application = InferenceWSGIMiddleware(make_wsgi_app(), model_header="x-model")
