@@ -88,8 +88,8 @@ impl Recorder {
     }
 
     /// The clock that all times are read from.
-    pub fn clock(&self) -> &dyn Clock {
-        &*self.clock
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// Opens a request: it is active from now on, until it is finished or dropped.

@@ -122,6 +122,11 @@ impl Request {
         Arc::new(Self { recorder, scope, device: start.device, parent: start.parent, state })
     }
 
+    /// The time on its recorder's clock.
+    pub fn now(&self) -> Nanos {
+        self.recorder.clock().now()
+    }
+
     /// It waits in a queue.
     pub fn queued(&self) {
         let mut state = self.state.lock();

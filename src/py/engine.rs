@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use super::boundary::detached;
 use super::globals;
 use crate::backend::{self, Token};
-use crate::clock::{MonotonicClock, seconds_between};
+use crate::clock::seconds_between;
 use crate::engine::{
     Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Wakeup,
 };
@@ -266,11 +266,13 @@ impl Observer for Later {
 
 fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<Engine> {
     let later = Later::default();
-    let loaded = backend::load(model, config.gpu_layers, &later, &MonotonicClock);
+    let recorder = globals::recorder().clone();
+    let clock = recorder.clock().clone();
+    let loaded = backend::load(model, config.gpu_layers, &later, &*clock);
     let device = loaded.as_ref().map_or("", |model| &*model.info().device);
-    let observer = Arc::new(EngineObserver::new(globals::recorder().clone(), name, device));
+    let observer = Arc::new(EngineObserver::new(recorder, name, device));
     later.0.into_inner().iter().for_each(|event| observer.observe(event));
-    Engine::start(loaded?, config.config.clone(), observer, Arc::new(MonotonicClock))
+    Engine::start(loaded?, config.config.clone(), observer, clock)
 }
 
 #[derive(FromPyObject)]

@@ -10,6 +10,7 @@ mod engine;
 mod errors;
 mod globals;
 mod handle;
+mod isolated;
 mod metric;
 mod registry;
 mod request;
@@ -31,6 +32,8 @@ mod _ryot_metrics {
     use super::errors::{
         DecodeError, EngineClosedError, OutOfMemoryError, QueueFullError, RyotError,
     };
+    #[pymodule_export]
+    use super::isolated::PyIsolated;
     #[pymodule_export]
     use super::metric::{Floor, PyCounter, PyEnum, PyGauge, PyHistogram, PyInfo, PySummary};
     #[pymodule_export]

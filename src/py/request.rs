@@ -50,10 +50,6 @@ pub(super) fn catalogue() -> Vec<CatalogueRow> {
     stored.chain(views).map(row).collect()
 }
 
-fn now() -> u64 {
-    globals::recorder().clock().now()
-}
-
 #[pymethods]
 impl PyRequest {
     #[new]
@@ -84,17 +80,17 @@ impl PyRequest {
 
     /// It left the queue.
     fn scheduled(&self) {
-        self.request.scheduled(now());
+        self.request.scheduled(self.request.now());
     }
 
     /// A token was produced now.
     fn token(&self) {
-        self.request.tokens(now(), 1);
+        self.request.tokens(self.request.now(), 1);
     }
 
     /// Production goes on after the consumer's own time.
     fn resumed(&self) {
-        self.request.resumed(now());
+        self.request.resumed(self.request.now());
     }
 
     /// Adds tokens without timing them.
@@ -138,7 +134,7 @@ impl PyRequest {
         })?;
         let kind =
             error_type.map(|name| ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError));
-        self.request.finish(now(), status, kind, self.batch_size);
+        self.request.finish(self.request.now(), status, kind, self.batch_size);
         Ok(())
     }
 }

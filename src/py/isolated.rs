@@ -1,0 +1,57 @@
+//! A catalogue of its own and a clock that stands still, for a test in Python.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::globals;
+use super::registry::PyRegistry;
+use crate::clock::{Clock, ManualClock};
+use crate::llm::{Recorder, Settings};
+
+/// What requests are recorded into, and timed by, between `enter` and `leave`.
+///
+/// `ryot_metrics.testing` makes one per test.
+///
+/// Args:
+///     registry: Gets the families of the catalogue.
+///
+/// Raises:
+///     ValueError: If the registry has one of their names already.
+#[pyclass(frozen, name = "Isolated", module = "ryot_metrics._ryot_metrics")]
+#[derive(Debug)]
+pub(super) struct PyIsolated {
+    recorder: Arc<Recorder>,
+    clock: Arc<ManualClock>,
+}
+
+#[pymethods]
+impl PyIsolated {
+    #[new]
+    fn new(registry: &PyRegistry) -> PyResult<Self> {
+        let clock = Arc::new(ManualClock::default());
+        let recorder = Recorder::new(registry.core(), clock.clone(), Settings::default())?;
+        Ok(Self { recorder: Arc::new(recorder), clock })
+    }
+
+    /// The clock's time in nanoseconds; 0 at first.
+    #[getter]
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Moves the clock forward.
+    fn advance(&self, nanos: u64) {
+        self.clock.advance(nanos);
+    }
+
+    /// From now on, requests and engines of this process begin here.
+    fn enter(&self) {
+        globals::replace(self.recorder.clone());
+    }
+
+    /// From now on they begin where they did before. What has begun here also ends here.
+    fn leave(&self) {
+        globals::reinstate(&self.recorder);
+    }
+}
