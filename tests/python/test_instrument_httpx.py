@@ -329,9 +329,16 @@ def test_httpx2_has_the_same_names(kind):
     model = f"httpx2-{kind}"
     body = (chunk("a") + usage(1, 1) + DONE).encode()
 
+    def parts():
+        yield body
+
+    async def async_parts():
+        yield body
+
     def handler(request):
         headers = {"content-type": "text/event-stream"}
-        return httpx2.Response(200, headers=headers, content=body)
+        content = parts() if kind == "sync" else async_parts()
+        return httpx2.Response(200, headers=headers, content=content)
 
     async def scenario(client):
         await stream(client, model)

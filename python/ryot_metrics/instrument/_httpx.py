@@ -76,8 +76,9 @@ def follow_response(call: Call, response: Any) -> Any:
         headers = response.headers
         kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
         inner = response.stream
-        kind_of_stream = _stream_class(type(response), hasattr(inner, "aclose"))
-        response.stream = kind_of_stream(inner, call, meter_of(call, kind, encoding))
+        home: Any = type(response)
+        passing = _stream_class(home, hasattr(inner, "aclose"))
+        response.stream = passing(inner, call, meter_of(call, kind, encoding))
     return response
 
 

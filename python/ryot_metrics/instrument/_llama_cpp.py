@@ -32,6 +32,15 @@ def llama_cpp(llama: _L, *, model: str | None = None) -> _L:
 
     Returns:
         The model.
+
+    Example:
+        >>> from ryot_metrics import instrument
+        >>> class Llama:  # stands for llama_cpp's
+        ...     model_path = "/models/tiny.gguf"
+        ...     def create_completion(self, prompt, stream=False):
+        ...         return {"choices": [{"text": "b"}], "usage": {"completion_tokens": 1}}
+        >>> instrument.llama_cpp(Llama()).create_completion("a")["choices"][0]["text"]
+        'b'
     """
     label = model or PurePath(str(getattr(llama, "model_path", "default"))).stem
     for name in _METHODS:

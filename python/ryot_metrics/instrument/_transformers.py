@@ -27,6 +27,15 @@ def transformers(model: _M, *, name: str | None = None) -> _M:
 
     Returns:
         The model.
+
+    Example:
+        >>> import numpy
+        >>> from ryot_metrics import instrument
+        >>> class Model:  # stands for one of transformers'
+        ...     def generate(self, inputs, streamer=None):
+        ...         return numpy.append(inputs, [[7, 8]], axis=1)
+        >>> instrument.transformers(Model()).generate(numpy.array([[5, 6]])).tolist()
+        [[5, 6, 7, 8]]
     """
     label = name or getattr(model, "name_or_path", None) or type(model).__name__
     replace(model, "generate", functools.partial(_measure, model, label))
@@ -65,7 +74,7 @@ def _prompt(given: dict[str, Any]) -> Any:
 
 def _read(model: Any, prompt: Any, call: Call, result: Any) -> None:
     rows, length = getattr(result, "sequences", result).shape
-    if getattr(model.config, "is_encoder_decoder", False):
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         length -= 1  # the token that starts the decoder
     elif prompt is not None and len(prompt.shape) == 2:
         length -= prompt.shape[1]  # the prompt's embeddings are not given back, its tokens are
