@@ -20,6 +20,7 @@ from ryot_metrics._ryot_metrics import (
 )
 from ryot_metrics.asgi import mount_metrics
 from ryot_metrics.context import InferenceContext
+from ryot_metrics.dashboard import mount_dashboard
 from ryot_metrics.decorators import track_inference_request, track_token_generation
 from ryot_metrics.engine import Chunk, Completion, Engine, Stream
 
@@ -38,6 +39,7 @@ __all__ = [
     "Stream",
     "__version__",
     "model_info",
+    "mount_dashboard",
     "mount_metrics",
     "system_info",
     "track_inference_request",

@@ -118,7 +118,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         Engine(arguments.model, config, name=arguments.alias) as engine,
     ):
         url = address(listening)
-        print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics", flush=True)
+        print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
+        print(f"live charts: {url}/dashboard", flush=True)
         serve(create_app(engine), listening)
 
 

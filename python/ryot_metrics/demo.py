@@ -61,7 +61,7 @@ def run(model: str, *, host: str, port: int, requests: int, keep: bool) -> None:
         httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_SECONDS, trust_env=False) as client,
     ):
         client.get("/health").raise_for_status()
-        console.print(f"{engine.name} is served at {url}")
+        console.print(f"{engine.name} is served at {url}, live charts at {url}/dashboard")
         seconds = asyncio.run(_drive(url, chats, console))
         _show_results(console, _read_back(requests), chats, seconds)
         console.print(f"metrics: {url}/metrics")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from ryot_metrics import EngineClosedError, chat, mount_metrics
+from ryot_metrics import EngineClosedError, chat, mount_dashboard, mount_metrics
 from ryot_metrics.serve import errors
 from ryot_metrics.serve.answer import CHAT, COMPLETION, Answer, EventStream, while_connected
 from ryot_metrics.serve.protocol import (
@@ -47,14 +47,15 @@ def create_app(engine: Engine) -> FastAPI:
         engine: What answers. It stays the caller's to shut down.
 
     Returns:
-        An application with `/v1/completions`, `/v1/chat/completions`, `/v1/models`, `/health` and
-        `/metrics`.
+        An application with `/v1/completions`, `/v1/chat/completions`, `/v1/models`, `/health`,
+        `/metrics` and `/dashboard`.
     """
     app = FastAPI(title="ryot-metrics", description=f"OpenAI-compatible API for {engine.name}")
     errors.install(app)
     app.include_router(_answers(engine))
     app.include_router(_state(engine))
     mount_metrics(app)
+    mount_dashboard(app)
     return app
 
 
