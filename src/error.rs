@@ -10,6 +10,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// A parameter is outside its range; the text names it, its value and the range.
     InvalidArgument(String),
+    /// A registry has these names of samples already.
+    Duplicate(Vec<String>),
     /// A prompt holds no token.
     EmptyPrompt,
     /// A prompt does not fit into the context.
@@ -142,6 +144,7 @@ impl Error {
             | Self::EngineClosed
             | Self::Decode(_)
             | Self::Io { .. }
+            | Self::Duplicate(_)
             | Self::Forked { .. } => ErrorKind::InferenceError,
         }
     }
@@ -158,6 +161,9 @@ impl fmt::Display for Error {
         match self {
             Self::InvalidArgument(text) | Self::Decode(text) | Self::OutOfMemory(text) => {
                 f.write_str(text)
+            }
+            Self::Duplicate(names) => {
+                write!(f, "Duplicated timeseries in CollectorRegistry: {names:?}")
             }
             Self::EmptyPrompt => f.write_str("prompt has 0 tokens; at least 1 is needed"),
             Self::PromptTooLong { tokens, limit } => write!(

@@ -5,7 +5,7 @@
 //! - [`llm`]: the catalogue of families and the recorder that turns events into samples.
 //! - [`engine`] and [`backend`]: the scheduler, the engine thread and the models behind them.
 //! - [`serve`]: the thread that answers scrapes, without an interpreter.
-//! - [`error`], [`clock`], [`event`]: the leaves that all of them share.
+//! - [`error`], [`clock`], [`event`], [`fork`]: the leaves that all of them share.
 //!
 //! `python → py → {engine, llm, serve} → metrics → leaves`; engine and metrics never import each other,
 //! both know only [`event`].
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod fork;
 pub mod llm;
 pub mod metrics;
 pub mod serve;

@@ -99,7 +99,7 @@ def serve_metrics(
     max_header_bytes: int | None = None,
     read_timeout: float | None = None,
     write_timeout: float | None = None,
-    gzip_min_bytes: int | None = None,
+    compress_min_bytes: int | None = None,
 ) -> MetricsServer:
     """Starts to answer scrapes, on a native thread that never needs the GIL.
 
@@ -125,7 +125,7 @@ def serve_metrics(
         read_timeout: Seconds that a connection may take to ask something, idle time included;
             30 by default.
         write_timeout: Seconds that a client may leave an answer unread; 10 by default.
-        gzip_min_bytes: Bytes below which a page is not compressed, 1024 by default.
+        compress_min_bytes: Bytes below which a page is not compressed, 1024 by default.
 
     Returns:
         The running server.
@@ -156,7 +156,7 @@ def serve_metrics(
         max_header_bytes=max_header_bytes,
         read_timeout=read_timeout,
         write_timeout=write_timeout,
-        gzip_min_bytes=gzip_min_bytes,
+        compress_min_bytes=compress_min_bytes,
     )
     return MetricsServer(native, "http" if certfile is None else "https")
 
@@ -167,16 +167,5 @@ def _shutdown_all() -> None:
         server.shutdown()
 
 
-def _pause_all() -> None:
-    """Before a fork: a page in the making holds locks that nobody would release in the child."""
-    for server in list(_running):
-        server._native.pause()
-
-
-def _resume_all() -> None:
-    for server in list(_running):
-        server._native.resume()
-
-
 # A child has none of them: at its end, there is nothing to shut down.
-os.register_at_fork(before=_pause_all, after_in_parent=_resume_all, after_in_child=_running.clear)
+os.register_at_fork(after_in_child=_running.clear)

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::recorder::Recorder;
 use super::request::{Request, Start, Status};
 use crate::event::{Event, FinishReason, Observer, RequestId};
+use crate::fork;
 
 /// Feeds one engine's events to a recorder.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl EngineObserver {
 
 impl Observer for EngineObserver {
     fn observe(&self, event: &Event) {
+        let _pass = fork::pass();
         match event {
             Event::ModelLoaded { seconds, error, again } => {
                 let ok = error.is_none();

@@ -145,6 +145,11 @@ impl Family {
         self.series.write().clear();
     }
 
+    /// Whether a series of it can become idle; see [`Options::idle_ttl`].
+    pub fn forgets(&self) -> bool {
+        self.options.idle_ttl.is_some()
+    }
+
     /// All series, in the order in which they were made.
     pub fn all(&self) -> Vec<Arc<Series>> {
         self.series.read().values().cloned().collect()

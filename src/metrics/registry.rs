@@ -207,9 +207,7 @@ impl State {
         let mut taken: Vec<&String> = names.intersection(&self.names).collect();
         if !taken.is_empty() {
             taken.sort();
-            return Err(Error::InvalidArgument(format!(
-                "Duplicated timeseries in CollectorRegistry: {taken:?}"
-            )));
+            return Err(Error::Duplicate(taken.into_iter().cloned().collect()));
         }
         self.names.extend(names.iter().cloned());
         self.sources.push(Entry { source, names });

@@ -98,7 +98,7 @@ impl Series {
     }
 
     /// Whether it was idle at the scrape that last looked.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.activity.as_ref().is_some_and(Activity::is_idle)
     }
 

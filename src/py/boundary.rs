@@ -3,10 +3,20 @@
 
 use pyo3::prelude::*;
 
+use crate::fork;
+
 /// Runs `work` without the GIL.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     #[allow(clippy::disallowed_methods)] // this is the door
     py.detach(work)
+}
+
+/// Runs `work` without the GIL, where it takes locks of the core: no fork comes between.
+pub(super) fn detached_in_core<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    detached(py, || {
+        let _pass = fork::pass();
+        work()
+    })
 }
 
 /// Runs `work` with the GIL, on whatever thread this is.

@@ -4,11 +4,12 @@
 //! with what was said last if the interpreter is stuck. While the worker waits itself, it is given
 //! nothing more, so a stuck interpreter costs a page one such wait, however many callbacks it has.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use super::boundary::attached;
@@ -35,11 +36,24 @@ type Job = (Arc<dyn Callback>, SyncSender<()>);
 /// The worker has a job.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-static WORKER: LazyLock<Option<SyncSender<Job>>> = LazyLock::new(|| {
-    let (sender, jobs) = sync_channel(1);
-    let thread = std::thread::Builder::new().name("ryot-callbacks".to_owned());
-    thread.spawn(move || work(&jobs)).ok().map(|_| sender)
-});
+/// The worker, and the process that it runs in: a forked child starts its own.
+static WORKER: Mutex<Option<(u32, SyncSender<Job>)>> = Mutex::new(None);
+
+/// Gives the worker a job; false if it cannot take one.
+fn give(job: Job) -> bool {
+    let process = std::process::id();
+    let mut worker = WORKER.lock();
+    if worker.as_ref().is_none_or(|(home, _)| *home != process) {
+        let (sender, jobs) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("ryot-callbacks".to_owned());
+        *worker = thread.spawn(move || work(&jobs)).ok().map(|_| (process, sender));
+        BUSY.store(false, Ordering::Release);
+    }
+    if BUSY.swap(true, Ordering::Acquire) {
+        return false;
+    }
+    worker.as_ref().is_some_and(|(_, worker)| worker.try_send(job).is_ok())
+}
 
 fn work(jobs: &Receiver<Job>) {
     while let Ok((callback, done)) = jobs.recv() {
@@ -52,12 +66,8 @@ fn work(jobs: &Receiver<Job>) {
 
 /// Calls on the worker; whether the answer came in time.
 fn ask(callback: Arc<dyn Callback>) -> bool {
-    if BUSY.swap(true, Ordering::Acquire) {
-        return false;
-    }
     let (done, answered) = sync_channel(1);
-    let taken = WORKER.as_ref().is_some_and(|worker| worker.try_send((callback, done)).is_ok());
-    taken && answered.recv_timeout(PATIENCE).is_ok()
+    give((callback, done)) && answered.recv_timeout(PATIENCE).is_ok()
 }
 
 /// How old the last answer of one callback is, as a gauge of its registry.

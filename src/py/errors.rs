@@ -1,5 +1,7 @@
 //! The core's errors as Python's exceptions: built-in ones where Python has one.
 
+use std::collections::HashSet;
+
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -23,16 +25,29 @@ create_exception!(
     "Memory for a model or its context could not be had."
 );
 
+create_exception!(
+    ryot_metrics.client,
+    DuplicateTimeseries,
+    PyValueError,
+    "A registry has some of these samples already; `duplicates` is the set of their names."
+);
+
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
+            Error::Duplicate(names) => {
+                let names: HashSet<String> = names.into_iter().collect();
+                with_value(DuplicateTimeseries::new_err(text), "duplicates", names)
+            }
             Error::InvalidArgument(_)
             | Error::EmptyPrompt
             | Error::PromptTooLong { .. }
             | Error::ModelLoad { .. } => PyValueError::new_err(text),
             Error::ModelNotFound(_) => PyFileNotFoundError::new_err(text),
-            Error::QueueFull { retry_after, .. } => queue_full(text, retry_after),
+            Error::QueueFull { retry_after, .. } => {
+                with_value(QueueFullError::new_err(text), "retry_after", retry_after)
+            }
             Error::EngineClosed => EngineClosedError::new_err(text),
             Error::Decode(_) => DecodeError::new_err(text),
             Error::OutOfMemory(_) => OutOfMemoryError::new_err(text),
@@ -44,12 +59,13 @@ impl From<Error> for PyErr {
     }
 }
 
-fn queue_full(text: String, retry_after: f64) -> PyErr {
-    attached(|py| {
-        let error = QueueFullError::new_err(text);
-        match error.value(py).setattr("retry_after", retry_after) {
-            Ok(()) => error,
-            Err(failure) => failure,
-        }
+/// The error, with a value that callers may want.
+fn with_value<V>(error: PyErr, name: &str, value: V) -> PyErr
+where
+    V: for<'py> IntoPyObject<'py>,
+{
+    attached(|py| match error.value(py).setattr(name, value) {
+        Ok(()) => error,
+        Err(failure) => failure,
     })
 }

@@ -5,13 +5,15 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use parking_lot::RwLock;
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
 
 use crate::clock::MonotonicClock;
 use crate::llm::{Recorder, Settings};
-use crate::metrics::Registry;
+use crate::metrics::{Registry, disable_created_metrics};
 
 static REGISTRY: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 
@@ -72,4 +74,26 @@ pub(super) fn reinstate(recorder: &Arc<Recorder>) {
     let mut stand_ins = STAND_INS.write();
     stand_ins.retain(|other| !Arc::ptr_eq(other, recorder));
     REPLACED.store(!stand_ins.is_empty(), Ordering::Relaxed);
+}
+
+/// The interpreter that has the module, as the address of its `sys`.
+static HOME: OnceLock<usize> = OnceLock::new();
+
+/// Makes this interpreter the one that has the module, and obeys the environment.
+///
+/// # Errors
+/// `ImportError` in any other: metrics are the process's, the objects behind them are not.
+pub(super) fn claim(py: Python<'_>) -> PyResult<()> {
+    let interpreter = py.import("sys")?.as_ptr() as usize;
+    if *HOME.get_or_init(|| interpreter) != interpreter {
+        return Err(PyImportError::new_err(
+            "ryot_metrics cannot be imported in a subinterpreter: it belongs to the interpreter \
+             that imported it first",
+        ));
+    }
+    let disabled = std::env::var("PROMETHEUS_DISABLE_CREATED_SERIES").unwrap_or_default();
+    if ["true", "1", "t"].contains(&&*disabled.to_lowercase()) {
+        disable_created_metrics();
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use indexmap::IndexMap;
@@ -10,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use pyo3::PyClass;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use smallvec::SmallVec;
 
@@ -124,6 +126,10 @@ impl Handle {
         Self { family: self.family.clone(), series: Some(series), source: self.source.clone() }
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.series.as_ref().is_some_and(|series| series.is_idle())
+    }
+
     pub(super) fn series(&self) -> PyResult<&Arc<Series>> {
         self.series.as_ref().ok_or_else(|| {
             let kind = self.family.desc().kind.as_str();
@@ -169,11 +175,15 @@ impl Functions {
         }
         let mut functions = self.calls.0.lock();
         let series = Arc::downgrade(series);
-        let place = functions.iter().position(|(other, _)| Weak::ptr_eq(other, &series));
-        let old = place.map(|place| functions.swap_remove(place));
-        functions.push((series, function));
+        let stays = |(other, _): &(Weak<Series>, _)| {
+            other.strong_count() > 0 && !Weak::ptr_eq(other, &series)
+        };
+        let (mut kept, old): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut *functions).into_iter().partition(stays);
+        kept.push((series.clone(), function));
+        *functions = kept;
         drop(functions);
-        drop(old); // not under the lock: it may be the last reference
+        drop(old); // not under the lock: it may hold last references
     }
 }
 
@@ -219,38 +229,57 @@ type ChildMap<C> = IndexMap<OwnedKey, Py<C>, ahash::RandomState>;
 #[derive(Debug)]
 pub(super) struct Children<C> {
     pub(super) names: Vec<Py<PyString>>,
-    pub(super) children: RwLock<ChildMap<C>>,
+    pub(super) map: RwLock<ChildMap<C>>,
+    /// How many there must be for a look at which can be forgotten.
+    sweep_at: AtomicUsize,
 }
 
-impl<C: PyClass> Children<C> {
+/// Fewer children are never looked through for idle ones.
+const SWEEP: usize = 64;
+
+impl<C: PyClass<Frozen = True> + Sync> Children<C> {
+    pub(super) fn new(py: Python<'_>, desc: &Desc) -> Self {
+        let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
+        Self { names: names.collect(), map: RwLock::default(), sweep_at: SWEEP.into() }
+    }
+
+    /// The child with these values.
+    pub(super) fn find<V: AsRef<str>>(&self, py: Python<'_>, values: &[V]) -> Option<Py<C>> {
+        self.map.read().get(&Key(values)).map(|child| child.clone_ref(py))
+    }
+
+    /// Keeps a new child, and gives it back, or the one that another thread kept meanwhile.
+    pub(super) fn keep<V: AsRef<str>>(&self, py: Python<'_>, values: &[V], child: Py<C>) -> Py<C> {
+        let mut children = self.map.write();
+        children.entry(OwnedKey::new(values)).or_insert(child).clone_ref(py)
+    }
+
     /// Forgets the children whose values are chosen, and gives them back: a last reference must be
     /// dropped when no lock is held, since it may run code of Python.
     pub(super) fn remove_where(&self, chosen: impl Fn(&[Box<str>]) -> bool) -> Vec<Py<C>> {
-        let mut children = self.children.write();
+        self.split_off(|key, _| chosen(key.values()))
+    }
+
+    /// Forgets the children that are idle and that nobody else holds, whenever there are twice as
+    /// many as after the last time; gives them back, as [`remove_where`](Self::remove_where) does.
+    pub(super) fn forget(&self, py: Python<'_>, idle: impl Fn(&C) -> bool) -> Vec<Py<C>> {
+        if self.map.read().len() < self.sweep_at.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        #[allow(deprecated)] // what replaces it is `unsafe`
+        let unheld = |child: &Py<C>| child.get_refcnt(py) == 1;
+        let gone = self.split_off(|_, child| unheld(child) && idle(child.get()));
+        let next = (2 * self.map.read().len()).max(SWEEP);
+        self.sweep_at.store(next, Ordering::Relaxed);
+        gone
+    }
+
+    fn split_off(&self, chosen: impl Fn(&OwnedKey, &Py<C>) -> bool) -> Vec<Py<C>> {
+        let mut children = self.map.write();
         let all = std::mem::take(&mut *children).into_iter();
-        let (gone, kept): (ChildMap<C>, _) = all.partition(|(key, _)| chosen(key.values()));
+        let (gone, kept): (ChildMap<C>, _) = all.partition(|(key, child)| chosen(key, child));
         *children = kept;
         gone.into_values().collect()
-    }
-
-    pub(super) fn new(py: Python<'_>, desc: &Desc) -> Self {
-        let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
-        Self { names: names.collect(), children: RwLock::default() }
-    }
-
-    /// The child with these values; made by `make` if it is new.
-    pub(super) fn get<V: AsRef<str>>(
-        &self,
-        py: Python<'_>,
-        values: &[V],
-        make: impl FnOnce() -> PyResult<Py<C>>,
-    ) -> PyResult<Py<C>> {
-        if let Some(child) = self.children.read().get(&Key(values)) {
-            return Ok(child.clone_ref(py));
-        }
-        let new = make()?; // outside of the lock: making an object may run Python's collector
-        let mut children = self.children.write();
-        Ok(children.entry(OwnedKey::new(values)).or_insert(new).clone_ref(py))
     }
 }
 

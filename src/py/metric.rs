@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::boundary::detached;
+use super::boundary::detached_in_core;
 use super::handle::{Children, Handle, Spec, Target, exemplar_of, with_values};
 use super::registry::{families_of, pairs};
 use super::values::for_each_value;
@@ -109,10 +109,16 @@ macro_rules! metric_class {
                     )));
                 };
                 with_values(family.desc(), &parent.names, labelvalues, labelkwargs, |values| {
-                    parent.get(py, values, || {
-                        let handle = self.handle.child(family.series(values));
-                        Py::new(py, Self { handle, children: None })
-                    })
+                    if let Some(child) = parent.find(py, values) {
+                        return Ok(child);
+                    }
+                    if family.forgets() {
+                        drop(parent.forget(py, |child| child.handle.is_idle()));
+                    }
+                    // Outside of the lock: making an object may run Python's collector.
+                    let handle = self.handle.child(family.series(values));
+                    let child = Py::new(py, Self { handle, children: None })?;
+                    Ok(parent.keep(py, values, child))
                 })
             }
 
@@ -123,7 +129,7 @@ macro_rules! metric_class {
                 let family = &self.handle.family;
                 with_values(family.desc(), &parent.names, labelvalues, None, |values| {
                     family.remove(values);
-                    let child = parent.children.write().shift_remove(&Key(values));
+                    let child = parent.map.write().swap_remove(&Key(values));
                     drop(child); // not under the lock: it may be the last reference
                     Ok(())
                 })
@@ -135,7 +141,7 @@ macro_rules! metric_class {
                     return;
                 };
                 self.handle.family.clear();
-                drop(std::mem::take(&mut *parent.children.write()));
+                drop(std::mem::take(&mut *parent.map.write()));
             }
 
             /// Takes the series that have all of these labels off the page.
@@ -165,7 +171,7 @@ macro_rules! metric_class {
 
             /// The family as it stands now, in a list of `ryot_metrics.client.Metric`.
             fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-                families_of(py, detached(py, || self.handle.snapshots()))
+                families_of(py, detached_in_core(py, || self.handle.snapshots()))
             }
 
             /// The family without samples.
@@ -369,6 +375,12 @@ metric_class! {
         fn observe_n(&self, amount: f64, count: u64) -> PyResult<()> {
             self.handle.series()?.observe_n(amount, count);
             Ok(())
+        }
+
+        /// Counts one observation for each value of a sequence, or of a numpy array of floats.
+        fn observe_many(&self, amounts: &Bound<'_, PyAny>) -> PyResult<()> {
+            let series = self.handle.series()?;
+            for_each_value(amounts, |block| series.observe_all(block))
         }
 
         /// Observes the seconds that a block, or each call of a decorated function, took.

@@ -8,6 +8,7 @@ mod boundary;
 mod callbacks;
 mod engine;
 mod errors;
+mod fork;
 mod globals;
 mod handle;
 mod isolated;
@@ -30,7 +31,8 @@ mod _ryot_metrics {
     use super::engine::{PyEngine, PyEngineConfig, PySamplingParams, PyStream, PyWakeup};
     #[pymodule_export]
     use super::errors::{
-        DecodeError, EngineClosedError, OutOfMemoryError, QueueFullError, RyotError,
+        DecodeError, DuplicateTimeseries, EngineClosedError, OutOfMemoryError, QueueFullError,
+        RyotError,
     };
     #[pymodule_export]
     use super::isolated::PyIsolated;
@@ -43,13 +45,15 @@ mod _ryot_metrics {
     #[pymodule_export]
     use super::request::{PyRequest, catalogue};
     #[pymodule_export]
-    use super::serve::PyServer;
+    use super::serve::{PyServer, choose_coding, compress};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::globals::claim(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
         module.add("REGISTRY", PyRegistry::global())?;
+        super::fork::register(module)?;
         let recorder = super::globals::recorder();
         for (name, family) in [("system_info", Name::SystemInfo), ("model_info", Name::ModelInfo)] {
             module.add(name, PyInfo::of(recorder.family(family).clone()))?;

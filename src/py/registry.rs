@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList};
 
-use super::boundary::{attached, detached};
+use super::boundary::{attached, detached_in_core};
 use super::callbacks::{Age, Callback};
 use super::globals;
 use super::metric::source_of;
@@ -152,12 +152,6 @@ impl PyRegistry {
         if labels.is_empty() { Ok(None) } else { dict(py, labels).map(Some) }
     }
 
-    /// Whether a page of this registry runs code of Python.
-    #[getter]
-    fn has_python_collectors(&self) -> bool {
-        !self.collectors.lock().is_empty()
-    }
-
     /// Whether this is a view that shows only some samples.
     #[getter]
     fn is_restricted(&self) -> bool {
@@ -169,7 +163,7 @@ impl PyRegistry {
     /// Returns:
     ///     An iterator over `ryot_metrics.client.Metric`.
     fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        families_of(py, detached(py, || self.snapshots()))?.try_iter().map(Bound::into_any)
+        families_of(py, detached_in_core(py, || self.snapshots()))?.try_iter().map(Bound::into_any)
     }
 
     /// The value of the first sample with this name and exactly these labels, or None.
@@ -185,7 +179,7 @@ impl PyRegistry {
         labels: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Option<f64>> {
         let wanted = pairs(labels)?;
-        let families = detached(py, || self.snapshots());
+        let families = detached_in_core(py, || self.snapshots());
         let mut samples = families.into_iter().flat_map(|family| family.samples);
         let found = samples.find(|sample| {
             sample.name == name
@@ -374,7 +368,9 @@ pub(super) fn encode<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let exposition = exposition(format, escaping)?;
     let names = registry.names();
-    let page = detached(py, || metrics::encode_bytes(&registry.core, names.as_deref(), exposition));
+    let page = detached_in_core(py, || {
+        metrics::encode_bytes(&registry.core, names.as_deref(), exposition)
+    });
     Ok(PyBytes::new(py, &page))
 }
 

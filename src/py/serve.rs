@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::boundary::detached;
 use super::registry::PyRegistry;
 use crate::error::{Error, Result};
-use crate::serve::{Bind, Limits, ServeConfig, Server, TlsFiles};
+use crate::serve::{Bind, Coding, Limits, ServeConfig, Server, TlsFiles};
 
 /// A thread that answers scrapes without the interpreter.
 ///
@@ -30,7 +31,7 @@ use crate::serve::{Bind, Limits, ServeConfig, Server, TlsFiles};
 ///     max_header_bytes: Bytes of a request's line and headers. Default 16384.
 ///     read_timeout: Seconds that a connection may take to ask something. Default 30.
 ///     write_timeout: Seconds that a client may leave an answer unread. Default 10.
-///     gzip_min_bytes: Bytes below which a page is not compressed. Default 1024.
+///     compress_min_bytes: Bytes below which a page is not compressed. Default 1024.
 ///
 /// Raises:
 ///     ValueError: If a value is outside its range, or a file holds no certificate or key.
@@ -45,7 +46,7 @@ impl PyServer {
     #[pyo3(signature = (
         registry, host, port, *, unix_socket=None, unix_mode=0o600, path=None, certfile=None,
         keyfile=None, client_cafile=None, client_auth_required=false, max_connections=None,
-        max_header_bytes=None, read_timeout=None, write_timeout=None, gzip_min_bytes=None
+        max_header_bytes=None, read_timeout=None, write_timeout=None, compress_min_bytes=None
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
     fn new(
@@ -64,7 +65,7 @@ impl PyServer {
         max_header_bytes: Option<usize>,
         read_timeout: Option<f64>,
         write_timeout: Option<f64>,
-        gzip_min_bytes: Option<usize>,
+        compress_min_bytes: Option<usize>,
     ) -> PyResult<Self> {
         let default = Limits::default();
         let limits = Limits {
@@ -72,7 +73,7 @@ impl PyServer {
             max_header_bytes: max_header_bytes.unwrap_or(default.max_header_bytes),
             read_timeout: seconds("read_timeout", read_timeout, default.read_timeout)?,
             write_timeout: seconds("write_timeout", write_timeout, default.write_timeout)?,
-            gzip_min_bytes: gzip_min_bytes.unwrap_or(default.gzip_min_bytes),
+            compress_min_bytes: compress_min_bytes.unwrap_or(default.compress_min_bytes),
         };
         let bind = match unix_socket {
             Some(path) => Bind::Unix { path, mode: unix_mode },
@@ -100,16 +101,6 @@ impl PyServer {
     /// the address. Without effect the second time.
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
         Ok(detached(py, || self.0.shutdown())?)
-    }
-
-    /// To be called before a fork: lets no page begin until `resume`, for a second at most.
-    fn pause(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(detached(py, || self.0.pause())?)
-    }
-
-    /// Takes one `pause` back, in the parent.
-    fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(detached(py, || self.0.resume())?)
     }
 
     fn __enter__(this: Py<Self>) -> Py<Self> {
@@ -149,4 +140,30 @@ fn tls_files(
         return Err(Error::InvalidArgument(text.to_owned()));
     }
     Ok(None)
+}
+
+/// Which of the offered content codings an `Accept-Encoding` header likes best, or None.
+#[pyfunction]
+pub(super) fn choose_coding(
+    accept_encoding: &str,
+    offered: &Bound<'_, PyAny>,
+) -> PyResult<Option<&'static str>> {
+    let offered: Vec<String> = offered.extract()?;
+    let offered: Vec<_> = offered.iter().filter_map(|name| Coding::parse(name)).collect();
+    Ok(Coding::choose(accept_encoding, &offered).map(Coding::as_str))
+}
+
+/// The body in a content coding.
+///
+/// Raises:
+///     ValueError: For a coding that is neither `zstd` nor `gzip`.
+#[pyfunction]
+pub(super) fn compress<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    coding: &str,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let unknown = || Error::InvalidArgument(format!("coding is {coding:?}; zstd and gzip exist"));
+    let coding = Coding::parse(coding).ok_or_else(unknown)?;
+    Ok(PyBytes::new(py, &detached(py, || coding.compress(body))))
 }

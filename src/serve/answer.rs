@@ -15,9 +15,9 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::config::{Scrape, ScrapeObserver, ServeConfig};
-use super::encoding::{accepts_gzip, gzip};
-use super::gate::Gate;
+use super::encoding::Coding;
 use crate::clock::{Clock, seconds_between};
+use crate::fork;
 use crate::metrics::{Exposition, Format, Registry, encode_bytes};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -28,9 +28,8 @@ pub(super) type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(super) struct Answerer {
     registry: Arc<Registry>,
-    pub(super) gate: Gate,
     path: Option<String>,
-    gzip_min_bytes: usize,
+    compress_min_bytes: usize,
     observer: Arc<dyn ScrapeObserver>,
     clock: Arc<dyn Clock>,
 }
@@ -39,9 +38,8 @@ impl Answerer {
     pub(super) fn new(registry: Arc<Registry>, config: &ServeConfig) -> Self {
         Self {
             registry,
-            gate: Gate::default(),
             path: config.path.clone(),
-            gzip_min_bytes: config.limits.gzip_min_bytes,
+            compress_min_bytes: config.limits.compress_min_bytes,
             observer: Arc::clone(&config.observer),
             clock: Arc::clone(&config.clock),
         }
@@ -85,21 +83,22 @@ impl Answerer {
             .filter_map(|(key, name)| (key == "name[]").then_some(name))
             .collect();
         let page = {
-            let _pass = self.gate.pass();
+            let _pass = fork::pass();
             let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
             encode_bytes(&self.registry, (!names.is_empty()).then_some(&*names), exposition)
         };
         let page = Bytes::from(page);
         let page_bytes = page.len();
-        let compress = page_bytes >= self.gzip_min_bytes
-            && accepts_gzip(&joined(request.headers(), &ACCEPT_ENCODING));
-        let body = if compress { Bytes::from(gzip(&page)) } else { page };
+        let accepted = joined(request.headers(), &ACCEPT_ENCODING);
+        let coding = Coding::choose(&accepted, &Coding::ALL)
+            .filter(|_| page_bytes >= self.compress_min_bytes);
+        let body = coding.map_or(page.clone(), |coding| coding.compress(&page).into());
         let sent_bytes = body.len();
         let content_type = HeaderValue::from_str(&exposition.content_type())
             .expect("content types are of visible ASCII");
         let mut answer = sized(StatusCode::OK, body, content_type);
-        if compress {
-            answer = with(answer, CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        if let Some(coding) = coding {
+            answer = with(answer, CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         }
         let seconds = seconds_between(start, self.clock.now());
         let format = exposition.format;

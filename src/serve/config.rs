@@ -64,18 +64,18 @@ pub struct Limits {
     /// How long a client may leave an answer unread before its connection is closed.
     pub write_timeout: Duration,
     /// Bytes below which a page is not compressed.
-    pub gzip_min_bytes: usize,
+    pub compress_min_bytes: usize,
 }
 
 impl Default for Limits {
-    /// 128 connections, 16 KiB of headers, 30 s to read, 10 s to write, gzip from 1 KiB.
+    /// 128 connections, 16 KiB of headers, 30 s to read, 10 s to write, compressed from 1 KiB.
     fn default() -> Self {
         Self {
             max_connections: 128,
             max_header_bytes: 16 * 1024,
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
-            gzip_min_bytes: 1024,
+            compress_min_bytes: 1024,
         }
     }
 }

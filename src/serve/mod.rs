@@ -31,7 +31,6 @@ mod accept;
 mod answer;
 mod config;
 mod encoding;
-mod gate;
 mod listen;
 mod seats;
 mod server;
@@ -50,5 +49,6 @@ pub fn on_scrape_thread() -> bool {
 }
 
 pub use config::{Bind, Ignore, Limits, Scrape, ScrapeObserver, ServeConfig, TlsFiles};
+pub use encoding::Coding;
 pub use listen::Address;
 pub use server::Server;

@@ -28,7 +28,6 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     address: Address,
-    answerer: Arc<Answerer>,
     owner: u32,
     running: Mutex<Option<Running>>,
 }
@@ -96,10 +95,10 @@ impl Server {
             listen(&config.bind)?
         };
         let answerer = Arc::new(Answerer::new(registry, &config));
-        let service = Service { answerer: Arc::clone(&answerer), tls, limits: config.limits };
+        let service = Service { answerer, tls, limits: config.limits };
         let running = Running::start(runtime, listener, service, file)?;
         let owner = std::process::id();
-        Ok(Self { address, answerer, owner, running: Mutex::new(Some(running)) })
+        Ok(Self { address, owner, running: Mutex::new(Some(running)) })
     }
 
     /// Where it listens, with the port that the system chose; also after a shutdown.
@@ -110,30 +109,6 @@ impl Server {
     pub fn address(&self) -> Result<&Address> {
         self.guard("read the scrape server's address")?;
         Ok(&self.address)
-    }
-
-    /// To be called before a fork: waits for the end of a page that is being made, and lets none
-    /// begin until [`resume`](Self::resume), so that the child gets no lock that nobody releases.
-    /// Neither side waits longer than a second. Clients stay connected.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Forked`].
-    pub fn pause(&self) -> Result<()> {
-        self.guard("pause the scrape server")?;
-        self.answerer.gate.close();
-        Ok(())
-    }
-
-    /// Takes one [`pause`](Self::pause) back, in the parent.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Forked`].
-    pub fn resume(&self) -> Result<()> {
-        self.guard("resume the scrape server")?;
-        self.answerer.gate.open();
-        Ok(())
     }
 
     /// Stops to listen, finishes answers that are on their way within half a second, and waits

@@ -1,5 +1,6 @@
 //! The pure core: scheduler, engine, toy backend and scrape server, without C++ and without Python.
 
+mod binding;
 mod scheduler;
 mod scrape;
 mod simulation;

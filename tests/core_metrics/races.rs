@@ -91,3 +91,30 @@ fn no_observation_is_lost_beside_a_scrape() {
     let page = encode(&registry, Format::Text004);
     assert!(page.contains("h_count{x=\"1\"} 4000.0\n"), "{page}");
 }
+
+#[test]
+fn sixteen_threads_on_one_series_lose_nothing() {
+    const THREADS: usize = 16;
+    let family = |kind, name| {
+        let desc = Desc::new(kind, name, "", &[]).unwrap().with_bounds(&[1.0]);
+        Family::new(desc.unwrap(), Options::default()).series::<&str>(&[])
+    };
+    let (counter, histogram) = (family(Kind::Counter, "c"), family(Kind::Histogram, "h"));
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (counter, histogram) = (&counter, &histogram);
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    counter.add(0.5);
+                    histogram.observe((thread % 4) as f64 * 0.5);
+                }
+            });
+        }
+    });
+    let mut counts = [0; 2];
+    let sum = histogram.add_buckets_to(&mut counts);
+    let all = THREADS * ROUNDS;
+    assert_eq!(counter.get().to_bits(), (all as f64 * 0.5).to_bits());
+    assert_eq!(counts, [all as u64 * 3 / 4, all as u64 / 4]);
+    assert_eq!(sum.to_bits(), (all as f64 * 0.75).to_bits());
+}

@@ -85,3 +85,28 @@ fn pages_are_fast() {
         }
     }
 }
+
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn threads_share_a_series() {
+    const CALLS: usize = 400_000;
+    let desc = |kind| Desc::new(kind, "a", "", &["x"]).unwrap();
+    let histogram = desc(Kind::Histogram).with_bounds(BOUNDS).unwrap();
+    for (name, desc) in [("counter", desc(Kind::Counter)), ("histogram", histogram)] {
+        let series = Family::new(desc, Options::default()).series(&["1"]);
+        for threads in [1, 2, 4, 8, 16] {
+            let each = CALLS / threads;
+            let write = || match name {
+                "counter" => (0..each).for_each(|_| series.add(1.0)),
+                _ => (0..each).for_each(|step| series.observe((step % 1000) as f64 * 0.01)),
+            };
+            let all = || {
+                std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(write))));
+                threads
+            };
+            let (millis, _) = least(5, all);
+            println!("{name}, {threads} threads: {:.0} M/s", CALLS as f64 / millis / 1e3);
+        }
+    }
+}

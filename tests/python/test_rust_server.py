@@ -121,7 +121,7 @@ def test_gzip_for_who_takes_it(server: MetricsServer, registry: CollectorRegistr
     assert headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(page) == get(server.url)[1]
     assert "Content-Encoding" not in get(server.url, {"Accept-Encoding": "gzip;q=0"})[0]
-    with serve_metrics(0, registry=registry, gzip_min_bytes=10**6) as other:
+    with serve_metrics(0, registry=registry, compress_min_bytes=10**6) as other:
         assert "Content-Encoding" not in get(other.url, {"Accept-Encoding": "gzip"})[0]
 
 
@@ -268,9 +268,10 @@ def test_a_forked_child_says_so_and_takes_nothing_away(tmp_path: Path) -> None:
 
 
 MANY_FORKS = """
-import os, signal, threading
+import os, signal, sys, threading
 from urllib.request import urlopen
-from ryot_metrics.client import CollectorRegistry, Counter
+from ryot_metrics import Engine, SamplingParams
+from ryot_metrics.client import CollectorRegistry, Counter, generate_latest
 from ryot_metrics.scrape import serve_metrics
 
 registry = CollectorRegistry()
@@ -278,18 +279,25 @@ jobs = Counter("jobs", "Jobs done.", ["queue"], registry=registry)
 for queue in range(20_000):
     jobs.labels(str(queue)).inc()
 server = serve_metrics(0, registry=registry)
+engine = Engine("toy")
+work = {
+    "server": lambda: urlopen(server.url).read(),
+    "page": lambda: generate_latest(registry),
+    "engine": lambda: engine.generate(["a", "b"], SamplingParams(max_tokens=20)),
+}[sys.argv[1]]
 
-def scrape():
+def repeat():
     while True:
-        urlopen(server.url).read()
+        work()
 
 for _ in range(2):
-    threading.Thread(target=scrape, daemon=True).start()
+    threading.Thread(target=repeat, daemon=True).start()
 for _ in range(50):
     child = os.fork()
     if child == 0:
         signal.alarm(10)
         jobs.labels("new").inc()  # takes the lock that a page in the making holds
+        generate_latest()  # takes those of the engine's families
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 print("counted", flush=True)
@@ -297,9 +305,10 @@ os._exit(0)
 """
 
 
-def test_children_count_on_although_scrapes_never_stop() -> None:
-    """A fork waits for the page in the making, so a child never inherits a lock without owner."""
-    with run(MANY_FORKS) as service:
+@pytest.mark.parametrize("work", ["server", "page", "engine"])
+def test_children_count_on_whatever_threads_do(work: str) -> None:
+    """A fork waits for pages and events, so a child never inherits a lock without owner."""
+    with run(MANY_FORKS, work) as service:
         assert service.stdout
         assert service.stdout.read() == "counted\n"
 

@@ -6,15 +6,15 @@ request says and send what they get.
 
 from __future__ import annotations
 
-import gzip
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from ryot_metrics._ryot_metrics import CollectorRegistry
+from ryot_metrics._ryot_metrics import CollectorRegistry, choose_coding, compress
 from ryot_metrics.client.encoding import choose_encoder
 
 ALLOWED = "GET, HEAD, OPTIONS"
+CODINGS = ["zstd", "gzip"]
 
 
 class Answer(NamedTuple):
@@ -32,7 +32,7 @@ def answer(
     accept_encoding: str | None,
     query: str,
     *,
-    compress: bool = True,
+    compressed: bool = True,
 ) -> Answer:
     """Answers one request.
 
@@ -43,7 +43,7 @@ def answer(
         accept_encoding: Its header `Accept-Encoding`, if it has one.
         query: What stands behind the `?` of its target; `name[]` restricts the page to samples of
             these names.
-        compress: Whether gzip may be used.
+        compressed: Whether the page may be compressed.
 
     Returns:
         The response. For HEAD its body is empty and its headers are those of GET.
@@ -61,9 +61,10 @@ def answer(
     encoder, content_type = choose_encoder(accept)
     page = encoder(_restricted(registry, query))
     headers = [("Content-Type", content_type), ("Cache-Control", "no-store")]
-    if compress and gzip_accepted(accept_encoding):
-        page = gzip.compress(page, compresslevel=6)
-        headers.append(("Content-Encoding", "gzip"))
+    coding = choose_coding(accept_encoding or "", CODINGS) if compressed else None
+    if coding is not None:
+        page = compress(page, coding)
+        headers.append(("Content-Encoding", coding))
     found = _answer(HTTPStatus.OK, headers, page)
     return found._replace(body=b"") if method == "HEAD" else found
 
@@ -86,13 +87,4 @@ def gzip_accepted(accept_encoding: str | None) -> bool:
         >>> gzip_accepted("br, gzip;q=0.5"), gzip_accepted("gzip;q=0")
         (True, False)
     """
-    for item in (accept_encoding or "").split(","):
-        coding, *parameters = (part.strip().lower() for part in item.split(";"))
-        if coding == "gzip":
-            return not any(_is_zero(parameter) for parameter in parameters)
-    return False
-
-
-def _is_zero(parameter: str) -> bool:
-    name, _, weight = parameter.partition("=")
-    return name.strip() == "q" and weight.strip().strip("0.") == ""
+    return choose_coding(accept_encoding or "", ["gzip"]) is not None

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry
-from ryot_metrics.client.answer import Answer, answer, gzip_accepted
+from ryot_metrics.client.answer import Answer, answer
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -37,12 +37,10 @@ class _MetricsApp:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, method: str, accept: str, encoding: str, query: str) -> Answer:
-        """Answers in a thread what takes its time: gzip, and collectors written in Python."""
+        """Answers in a thread: a page may be large, and collectors may be written in Python."""
         work = partial(
-            answer, self._registry, method, accept, encoding, query, compress=self._compress
+            answer, self._registry, method, accept, encoding, query, compressed=self._compress
         )
-        if not (self._compress and gzip_accepted(encoding)) and not _runs_python(self._registry):
-            return work()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a loop of another library, whose threads are not known here
@@ -52,12 +50,6 @@ class _MetricsApp:
 
 def _header(scope: _Scope, name: bytes) -> str:
     return b",".join(value for key, value in scope["headers"] if key == name).decode("latin-1")
-
-
-def _runs_python(registry: CollectorRegistry) -> bool:
-    """Whether a registry calls Python; one of another kind than ours does."""
-    known = not isinstance(registry, CollectorRegistry)
-    return bool(getattr(registry, "has_python_collectors", known))
 
 
 def make_asgi_app(registry: CollectorRegistry = REGISTRY, disable_compression: bool = False) -> Any:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
-from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry
+from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry, DuplicateTimeseries
 from ryot_metrics.client.families import Metric
 
-__all__ = ["REGISTRY", "Collector", "CollectorRegistry", "Registrar", "collect"]
+__all__ = [
+    "REGISTRY",
+    "Collector",
+    "CollectorRegistry",
+    "DuplicateTimeseries",
+    "Registrar",
+    "RestrictedRegistry",
+    "collect",
+]
 
 _C = TypeVar("_C", contravariant=True)
 
@@ -28,6 +36,11 @@ class Registrar(Protocol[_C]):
     def register(self, collector: _C, /) -> None:
         """Adds a collector."""
         ...
+
+
+def RestrictedRegistry(names: Iterable[str], registry: CollectorRegistry) -> CollectorRegistry:  # noqa: N802
+    """The view of a registry that shows only the samples of these names, suffixes included."""
+    return registry.restricted_registry(list(names))
 
 
 def collect(registry: CollectorRegistry | Collector = REGISTRY) -> Iterator[Metric]:

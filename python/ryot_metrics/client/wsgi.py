@@ -57,7 +57,7 @@ def make_wsgi_app(
             environ.get("HTTP_ACCEPT"),
             environ.get("HTTP_ACCEPT_ENCODING"),
             environ.get("QUERY_STRING", ""),
-            compress=not disable_compression,
+            compressed=not disable_compression,
         )
         start_response(f"{status.value} {status.phrase}", headers)
         return [body]
