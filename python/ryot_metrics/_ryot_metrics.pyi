@@ -435,7 +435,7 @@ class RyotError(Exception): ...
 class QueueFullError(RyotError):
     retry_after: float
 
-class DuplicateTimeseries(ValueError):
+class DuplicateTimeseries(ValueError):  # noqa: N818 - prometheus_client's name
     duplicates: set[str]
 
 class EngineClosedError(RyotError): ...

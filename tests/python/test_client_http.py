@@ -224,7 +224,6 @@ def test_the_event_loop_does_not_wait_for_a_page(monkeypatch):
     assert threads[0] is not threading.main_thread()
 
 
-
 def trusting(folder, name=None):
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     if name:

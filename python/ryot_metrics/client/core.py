@@ -13,7 +13,7 @@ from ryot_metrics.client.metrics_core import (
     UnknownMetricFamily,
     UntypedMetricFamily,
 )
-from ryot_metrics.client.registry import REGISTRY, CollectorRegistry
+from ryot_metrics.client.registry import REGISTRY, CollectorRegistry, DuplicateTimeseries
 from ryot_metrics.client.samples import BucketSpan, Exemplar, NativeHistogram, Sample, Timestamp
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "CollectorRegistry",
     "Counter",
     "CounterMetricFamily",
+    "DuplicateTimeseries",
     "Enum",
     "Exemplar",
     "Gauge",
