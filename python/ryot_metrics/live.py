@@ -133,7 +133,7 @@ class Snapshot:
                 return names
         return None
 
-    def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
+    def by(self, name: str, label: str, /, **labels: str) -> dict[str, float]:
         """Sums of a sample's children by one label, of those children that have these labels."""
         sums: dict[str, float] = defaultdict(float)
         for key, value in self.samples.get(name, {}).items():
@@ -141,7 +141,7 @@ class Snapshot:
                 sums[dict(key).get(label, "")] += value
         return dict(sums)
 
-    def total(self, name: str, **labels: str) -> float | None:
+    def total(self, name: str, /, **labels: str) -> float | None:
         """The sum of a sample's children that have these labels; None if there is none."""
         return sum(sums.values()) if (sums := self.by(name, "", **labels)) else None
 
