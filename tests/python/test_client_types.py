@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import prometheus_client
+import prometheus_client.core
 import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
