@@ -6,6 +6,7 @@ import gzip
 import inspect
 import json
 import time
+from types import SimpleNamespace
 
 import httpx
 import httpx2
@@ -15,6 +16,7 @@ from calls import finish, left
 from fakes import ScriptedEngine
 from page import changes
 from ryot_metrics import instrument
+from ryot_metrics.instrument import _wire
 
 CHAT = "/v1/chat/completions"
 URL = f"http://llm{CHAT}"
@@ -26,6 +28,7 @@ both = pytest.mark.parametrize("kind", ["sync", "async"])
 
 def run(kind, scenario, handler=None, library=httpx, **options):
     """Runs a scenario, written once as a coroutine, with an instrumented client of a kind."""
+    options["trust_env"] = False
     if handler is not None:
         options["transport"] = library.MockTransport(handler)
 
@@ -387,3 +390,22 @@ def test_a_slow_consumer_is_not_slow_generation():
             consumer += time.perf_counter() - paused
     gap = change.sum("ryot_inference_inter_token_latency_seconds_sum", model=model)
     assert 0 < gap <= time.perf_counter() - began - consumer
+
+
+def test_plain_events_are_not_parsed(monkeypatch):
+    """Of 53 events only the role, the first token, the finish reason and the usage are parsed."""
+    parsed = []
+
+    def loads(data):
+        parsed.append(data)
+        return json.loads(data)
+
+    monkeypatch.setattr(_wire, "json", SimpleNamespace(loads=loads))
+    texts = [chunk(str(index)) for index in range(50)]
+    body = Body([chunk(""), *texts, chunk(finish_reason="stop"), usage(1, 50), DONE])
+    client = instrument.httpx(httpx.Client(transport=httpx.MockTransport(events(body))))
+    with client, client.stream("POST", URL, json={"model": "parsed", "stream": True}) as answer:
+        answer.read()
+    assert len(parsed) == 4
+    counts = {"ttft": 1, "gaps": 49, "completion": 50, "tokens": 50, "prompt": 1}
+    assert left("parsed") == {f"success {CHAT}": 1, "latency": 1, **counts}

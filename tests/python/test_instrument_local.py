@@ -6,8 +6,10 @@ their methods call each other.
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
+import pickle
 from types import SimpleNamespace
 
 import numpy
@@ -241,6 +243,23 @@ def test_generate_that_breaks():
         model.generate(tokens(1, 5))
     found = left("breaks")
     assert found["partial generate oom"] == found["error generate oom"] == 1
+
+
+def unpickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, unpickled])
+def test_a_copy_of_a_model_is_not_measured(duplicate):
+    """A deep or pickled copy generates by itself, from its own weights, and counts nothing."""
+    name = f"copied-{duplicate.__name__}"
+    model = instrument.transformers(Model(new=4), name=name)
+    other = duplicate(model)
+    other.new = 2
+    assert other.generate(tokens(1, 5)).shape == (1, 7)
+    assert left(name) == {}
+    assert model.generate(tokens(1, 5)).shape == (1, 9)
+    assert left(name)["completion"] == 4
 
 
 def test_generate_as_it_was():

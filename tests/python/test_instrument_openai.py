@@ -34,7 +34,9 @@ def run(kind, scenario, **options):
     options = {"api_key": "none", "base_url": "http://llm/v1", "max_retries": 0, **options}
     if "handler" in options:
         make = openai.DefaultHttpxClient if kind == "sync" else openai.DefaultAsyncHttpxClient
-        options["http_client"] = make(transport=http.MockTransport(options.pop("handler")))
+        options["http_client"] = make(
+            transport=http.MockTransport(options.pop("handler")), trust_env=False
+        )
 
     async def main():
         if kind == "sync":

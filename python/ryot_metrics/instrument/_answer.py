@@ -55,7 +55,8 @@ def read_answer(call: Call, answer: Any) -> None:
 
 def read_chunk(call: Call, chunk: Any) -> None:
     """Reads a piece of a streamed completion; one that brought something counts as a token."""
-    for choice in field(chunk, "choices") or ():
+    choices = field(chunk, "choices")
+    for choice in choices or ():
         if _brings_something(choice):
             call.token()
         if field(choice, "finish_reason"):
@@ -63,7 +64,7 @@ def read_chunk(call: Call, chunk: Any) -> None:
     usage = field(chunk, "usage")
     if usage is not None:
         read_usage(call, usage)
-    if field(chunk, "error"):
+    elif not choices and field(chunk, "error"):
         call.end("error", "inference_error")
 
 
@@ -80,12 +81,10 @@ def read_event(call: Call, event: Any) -> None:
 
 
 def _brings_something(choice: Any) -> bool:
-    text = field(choice, "text")
-    if text is not None:
-        return bool(text)
+    # What an object lacks is dear to ask for, so the usual names come first.
     delta = field(choice, "delta")
     if delta is None:
-        return False
+        return bool(field(choice, "text"))
     if field(delta, "content"):
         return True
     pairs = delta.items() if isinstance(delta, dict) else delta

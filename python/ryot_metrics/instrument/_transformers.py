@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -38,33 +39,43 @@ def transformers(model: _M, *, name: str | None = None) -> _M:
         [[5, 6, 7, 8]]
     """
     label = name or getattr(model, "name_or_path", None) or type(model).__name__
-    replace(model, "generate", functools.partial(_measure, model, label))
+    replace(model, "generate", functools.partial(_Generate, model, label))
     return model
 
 
-def _measure(model: Any, label: str, generate: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(generate)
+class _Generate:
+    """A `generate` that is measured; a copy of its model, deep or pickled, has its own one back."""
 
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def __init__(self, model: Any, label: str, generate: Callable[..., Any]) -> None:
+        self._model = model
+        self._label = label
+        self._generate = generate
+        self._signature = inspect.signature(generate)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if inside():  # an assistant's or an outer `generate`
-            return generate(*args, **kwargs)
-        given = signature.bind_partial(*args, **kwargs)
+            return self._generate(*args, **kwargs)
+        given = self._signature.bind_partial(*args, **kwargs)
         prompt = _prompt({**given.arguments, **kwargs})
         rows = int(prompt.shape[0]) if prompt is not None else 0
         streamer = given.arguments.get("streamer")
         mode = "streaming" if streamer is not None else "batch" if rows > 1 else "standard"
-        call = Call(label, "generate", mode, rows)
+        call = Call(self._label, "generate", mode, rows)
         if prompt is not None:
             call.usage(math.prod(prompt.shape[:2]), None)
         if streamer is not None:
             given.arguments["streamer"] = _Streamer(streamer, call)
         with call:
-            result = generate(*given.args, **given.kwargs)
-        call.read(functools.partial(_read, model, prompt), result)
+            result = self._generate(*given.args, **given.kwargs)
+        call.read(functools.partial(_read, self._model, prompt), result)
         call.end()
         return result
 
-    return wrapper
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._generate, memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._model, "generate")
 
 
 def _prompt(given: dict[str, Any]) -> Any:
@@ -73,6 +84,7 @@ def _prompt(given: dict[str, Any]) -> Any:
 
 
 def _read(model: Any, prompt: Any, call: Call, result: Any) -> None:
+    """Takes the completion's tokens from the shape of the result."""
     rows, length = getattr(result, "sequences", result).shape
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         length -= 1  # the token that starts the decoder
