@@ -78,6 +78,12 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         shown = text if default is None else f"{text} (default: {default})"
         names = [name for name in (short, long) if name]
         serve.add_argument(*names, type=int, default=default, metavar="N", help=shown)
+    serve.add_argument(
+        "--max-body-bytes",
+        type=int,
+        metavar="N",
+        help="the largest body of a request; a larger one is answered with 413 (default: 8 MiB)",
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -120,7 +126,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         url = address(listening)
         print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
         print(f"live charts: {url}/dashboard", flush=True)
-        serve(create_app(engine), listening)
+        limit = arguments.max_body_bytes
+        app = create_app(engine) if limit is None else create_app(engine, max_body_bytes=limit)
+        serve(app, listening)
 
 
 def _demo(arguments: argparse.Namespace) -> None:

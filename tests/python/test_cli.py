@@ -70,6 +70,7 @@ def test_defaults_are_the_engines(asked: dict[str, Any]) -> None:
         ("serve --port 0 -m missing.gguf", ["'missing.gguf'", "smollm2-135m"]),
         ("serve --port 0 -m toy -c 0", ["ctx_size", "0"]),
         ("serve --port 65536 -m toy", ["65536", "65,535"]),
+        ("serve --port 0 -m toy --max-body-bytes 0", ["max_body_bytes", "0", "1"]),
         ("pull missing.gguf", ["'missing.gguf'", "smollm2-135m"]),
     ],
 )

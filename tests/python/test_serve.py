@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from fakes import ScriptedEngine
+from page import changes
 from ryot_metrics import DecodeError, EngineClosedError, QueueFullError, SamplingParams
 from ryot_metrics.serve import create_app
 
@@ -238,6 +239,55 @@ async def test_unknown_model(client: httpx.AsyncClient, model: str) -> None:
     ):
         assert response.status_code == 404
         assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_what_is_refused_is_counted(client: httpx.AsyncClient, engine: Any) -> None:
+    """A request that never reaches the engine is one error; an unknown model's name no label."""
+    with changes() as change:
+        await client.post(CHAT, json={"messages": USER, "model": "other"})
+        await client.post(COMPLETIONS, json={"prompt": "p", "n": 2})
+        await client.get("/v1/models/other")
+        await client.get("/none")
+    name = "ryot_inference_requests_total"
+    unknown = {"model": "__unknown__", "endpoint": CHAT, "error_type": "model_not_found"}
+    invalid = {"model": engine.name, "endpoint": COMPLETIONS, "error_type": "invalid_prompt"}
+    assert (change.sum(name, **unknown), change.sum(name, **invalid)) == (1, 1)
+    assert change.sum(name) == 2
+    assert change.sum("ryot_active_inference_requests") == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_the_largest_body(engine: Any, announced: bool) -> None:
+    """A body up to the limit is read; one byte more is 413, with the size and the limit."""
+
+    def content(size: int) -> Any:
+        body = json.dumps({"prompt": "p", "max_tokens": 1}).encode().ljust(size)
+
+        async def pieces() -> Any:
+            for at in range(0, size, 40):
+                yield body[at : at + 40]
+
+        return body if announced else pieces()
+
+    app = create_app(engine, max_body_bytes=100)
+    transport = httpx.ASGITransport(app)
+    headers = {"content-type": "application/json"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        fits = await client.post(COMPLETIONS, content=content(100), headers=headers)
+        with changes() as change:
+            large = await client.post(COMPLETIONS, content=content(101), headers=headers)
+    assert (fits.status_code, large.status_code) == (200, 413)
+    size = "101" if announced else "more than 100"
+    message = f"the body has {size} bytes; at most 100 are allowed (max_body_bytes)"
+    expected = {"type": "invalid_request_error", "param": None, "code": "request_too_large"}
+    assert large.json() == {"error": {"message": message, **expected}}
+    assert change.statuses(engine.name) == {"error": 1}
+
+
+async def test_a_limit_of_nothing_is_refused(engine: Any) -> None:
+    """A limit below one byte is an error that names it."""
+    with pytest.raises(ValueError, match="max_body_bytes is 0; it must be at least 1"):
+        create_app(engine, max_body_bytes=0)
 
 
 async def test_model_may_be_left_out(client: httpx.AsyncClient, engine: Any) -> None:

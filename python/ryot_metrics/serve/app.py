@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from ryot_metrics import EngineClosedError, chat, mount_dashboard, mount_metrics
 from ryot_metrics.serve import errors
 from ryot_metrics.serve.answer import CHAT, COMPLETION, Answer, EventStream, while_connected
+from ryot_metrics.serve.limit import MAX_BODY_BYTES, BodyLimit
 from ryot_metrics.serve.protocol import (
     AssistantMessage,
     ChatChoice,
@@ -40,18 +41,25 @@ CLIENT_CLOSED_REQUEST = 499
 """What the log shows for an answer that nobody waited for."""
 
 
-def create_app(engine: Engine) -> FastAPI:
+def create_app(engine: Engine, *, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
     """Build the service.
 
     Args:
         engine: What answers. It stays the caller's to shut down.
+        max_body_bytes: The largest body of a request; a larger one is answered with 413.
 
     Returns:
         An application with `/v1/completions`, `/v1/chat/completions`, `/v1/models`, `/health`,
         `/metrics` and `/dashboard`.
+
+    Raises:
+        ValueError: If the limit is below 1.
     """
+    if max_body_bytes < 1:
+        raise ValueError(f"max_body_bytes is {max_body_bytes}; it must be at least 1")
     app = FastAPI(title="ryot-metrics", description=f"OpenAI-compatible API for {engine.name}")
-    errors.install(app)
+    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    errors.install(app, engine.name, (COMPLETION.endpoint, CHAT.endpoint))
     app.include_router(_answers(engine))
     app.include_router(_state(engine))
     mount_metrics(app)

@@ -1,7 +1,8 @@
 """Every failure in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 
 The one table from exceptions to statuses. What happened before an answer began becomes a status;
-what happens after becomes an event of the stream (`ApiError.body` serves both).
+what happens after becomes an event of the stream (`ApiError.body` serves both). What is refused
+here, before the engine could see it, is counted here.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ryot_metrics import EngineClosedError, QueueFullError
+from ryot_metrics._ryot_metrics import Request as Measured
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fastapi import FastAPI, Request
 
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN_MODEL = "__unknown__"
+"""The label `model` of requests for a model that is not here, whatever name they had."""
 
 
 class ApiError(Exception):
@@ -71,16 +78,42 @@ def model_not_found(name: str, served: str) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
-def install(app: FastAPI) -> None:
-    """Answer with OpenAI's shape wherever the framework would use its own."""
+class BodyTooLargeError(HTTPException):
+    """A body is larger than the limit; as an HTTPException it passes through FastAPI's reading."""
+
+    def __init__(self, size: str, limit: int) -> None:
+        message = f"the body has {size} bytes; at most {limit:,} are allowed (max_body_bytes)"
+        super().__init__(413, message)
+
+
+def install(app: FastAPI, model: str, endpoints: Collection[str]) -> None:
+    """Answer with OpenAI's shape wherever the framework would use its own.
+
+    Args:
+        app: The app.
+        model: The model that is served.
+        endpoints: The paths of inference; what is refused there counts as a request.
+    """
+
+    def count(request: Request, model: str, error_type: str) -> None:
+        if request.url.path in endpoints and request.method == "POST":
+            Measured(model, request.url.path).finish("error", error_type)
 
     @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+    async def api_error(request: Request, error: ApiError) -> JSONResponse:
+        if error.status == 404:
+            count(request, UNKNOWN_MODEL, "model_not_found")
         return error.response()
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        count(request, model, "invalid_prompt")
         return _invalid(error.errors()[0]).response()
+
+    @app.exception_handler(BodyTooLargeError)
+    async def too_large(request: Request, error: BodyTooLargeError) -> JSONResponse:
+        count(request, model, "invalid_prompt")
+        return ApiError(413, error.detail, code="request_too_large").response()
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
