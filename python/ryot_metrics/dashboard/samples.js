@@ -72,6 +72,7 @@ class Pages {
     this.span = span;
     this.series = new Map(); // as written → where it is counted, and its state
     this.columns = new Map(); // sample → [{group, model, column}]
+    this.chosen = new Map(); // what `choose` found
     this.width = 0;
     this.models = new Set();
     this.snapshots = []; // {time, values by column, gap: whether pages before it are missing}
@@ -108,7 +109,10 @@ class Pages {
     if (!this.columns.has(name)) this.columns.set(name, []);
     const columns = this.columns.get(name);
     let place = columns.find((each) => each.group === group && each.model === model);
-    if (place === undefined) columns.push((place = { group, model, column: this.width++ }));
+    if (place === undefined) {
+      columns.push((place = { group, model, column: this.width++ }));
+      this.chosen.clear();
+    }
     return { ...state, column: place.column };
   }
 
@@ -144,14 +148,24 @@ class Pages {
     return [...new Set((this.columns.get(name) ?? []).map(({ group }) => group))].sort();
   }
 
+  /** The columns of a sample that have this group and model, where one is given. */
+  choose(name, group, model) {
+    const key = JSON.stringify([name, group, model]);
+    if (!this.chosen.has(key)) {
+      const fits = (each) =>
+        (group === undefined || each.group === group) && (!model || each.model === model);
+      const places = (this.columns.get(name) ?? []).filter(fits);
+      this.chosen.set(key, places.map(({ column }) => column));
+    }
+    return this.chosen.get(key);
+  }
+
   /** A gauge, or a counter's count, at a snapshot; NaN if the page had none. */
   level(at, name, { group, model } = {}) {
     const { values } = this.snapshots[at];
     let sum = NaN;
-    for (const place of this.columns.get(name) ?? []) {
-      if (group !== undefined && place.group !== group) continue;
-      if (model && place.model !== model) continue;
-      const value = values[place.column] ?? NaN;
+    for (const column of this.choose(name, group, model)) {
+      const value = values[column] ?? NaN;
       if (Number.isNaN(value)) continue;
       sum = name.endsWith("_percent") ? Math.max(sum || 0, value) : (sum || 0) + value;
     }
