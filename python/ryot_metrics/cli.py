@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     pull = commands.add_parser("pull", help="fetch a model into the cache and print its path")
     pull.add_argument("model", metavar="MODEL", help=f"one of: {', '.join(sorted(models.KNOWN))}")
     pull.set_defaults(run=_pull)
+    _add_top(commands)
     table = commands.add_parser("catalogue", help="print the table of metric families")
     table.set_defaults(run=lambda _: print(catalogue.markdown(), end=""))
     return parser
@@ -104,6 +105,17 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.set_defaults(run=_demo)
 
 
+def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    top = commands.add_parser("top", help="watch a service's live figures in the terminal")
+    top.add_argument("url", metavar="URL", help="where it is; without a path, /metrics is read")
+    top.add_argument(
+        "--interval", type=float, default=2.0, metavar="S", help="seconds (default: %(default)s)"
+    )
+    top.add_argument("--once", action="store_true", help="one interval's figures, then exit")
+    top.add_argument("--json", action="store_true", help="a JSON object per interval")
+    top.set_defaults(run=_top)
+
+
 def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     parser.add_argument(
@@ -141,6 +153,12 @@ def _demo(arguments: argparse.Namespace) -> None:
         requests=arguments.requests,
         keep=arguments.keep,
     )
+
+
+def _top(arguments: argparse.Namespace) -> None:
+    from ryot_metrics.top.run import run
+
+    run(arguments.url, interval=arguments.interval, once=arguments.once, as_json=arguments.json)
 
 
 def _pull(arguments: argparse.Namespace) -> None:
