@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from ryot_metrics import catalogue, dashboard
 from ryot_metrics.dashboard import make_dashboard_app, make_dashboard_wsgi_app, mount_dashboard
+from ryot_metrics.middleware.routes import DEFAULT_EXCLUDE
 
 
 def contrast(first: str, second: str) -> float:
@@ -102,3 +103,8 @@ def test_metrics_of_another_server(url: str) -> None:
     """The page reads its own server only, and says so instead of showing nothing."""
     with pytest.raises(ValueError, match="must be a path on this server"):
         make_dashboard_app(url)
+
+
+def test_is_no_request_of_the_service() -> None:
+    """The middlewares leave the live page out of what they measure, as the metrics page."""
+    assert {"/metrics", "/dashboard"} <= set(DEFAULT_EXCLUDE)

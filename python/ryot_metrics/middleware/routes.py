@@ -21,6 +21,7 @@ CACHE_SIZE = 1024
 DEFAULT_EXCLUDE = (
     "/metrics",
     "/metrics/",
+    "/dashboard",
     "/health",
     "/health/*",
     "/healthz",
