@@ -1,4 +1,4 @@
-"""The command `ryot-metrics`: serve a model, show the demo, fetch a model.
+"""The command `ryot-metrics`: serve a model, show the demo, fetch a model, print what goes around.
 
 Names and short forms of options are llama-server's. What an engine's limits and defaults are is
 `EngineConfig`'s to say: this module only carries values there, and prints what it refuses as one
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ryot_metrics import Engine, EngineConfig, RyotError, catalogue, models
 from ryot_metrics._extra import serve_extra
+from ryot_metrics.observability.commands import add_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_top(commands)
     table = commands.add_parser("catalogue", help="print the table of metric families")
     table.set_defaults(run=lambda _: print(catalogue.markdown(), end=""))
+    add_commands(commands)
     return parser
 
 
