@@ -159,14 +159,12 @@ class Exchange:
 
     def _take_usage(self) -> None:
         """What the response says of its tokens, unless something inside has counted them."""
-        if self.request.token_count != self._counted:
-            return
         usage: Usage | None = None
         if self._document:
             usage = usage_of(b"".join(self._document))
         elif self._events is not None and self._max_body_bytes:
             usage = self._events.usage
-        if usage is None:
+        if usage is None or self.request.token_count != self._counted:
             return
         if usage.prompt_tokens is not None:
             self.request.set_prompt_tokens(usage.prompt_tokens)
