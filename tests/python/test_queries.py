@@ -10,10 +10,10 @@ import urllib.request
 import pytest
 
 from history import END, write_history
-from ryot_metrics import catalogue, cli
+from ryot_metrics import Engine, InferenceContext, SamplingParams, catalogue, cli, client
 from ryot_metrics.observability import QUERIES, dashboard, promql
 from ryot_metrics.observability.dashboard import DASHBOARDS
-from ryot_metrics.observability.panels import FLEET
+from ryot_metrics.observability.queries import COLD
 from ryot_metrics.observability.recording import RECORDINGS
 from test_prometheus import binary, scraping
 
@@ -197,7 +197,28 @@ def test_dashboards_show_what_the_design_measures():
         "ryot_token_cost_estimate_usd_total",
         "ryot_model_loading_time_seconds",
     } <= bases
-    assert len(FLEET) == 3
+
+
+def test_label_values_are_those_of_a_real_page():
+    """What rules and queries match is what the package writes, not only what the history has."""
+    model = "label values"
+    with Engine("toy", name=model) as engine:
+        engine.generate("x", SamplingParams(max_tokens=2))
+    for status, error in (("error", ValueError), ("timeout", TimeoutError)):
+        with pytest.raises(error), InferenceContext(model=model):
+            raise error(status)
+    with pytest.raises(ValueError, match="broken"), InferenceContext(model=model) as context:
+        context.token()
+        raise ValueError("broken")
+    with pytest.raises(KeyboardInterrupt), InferenceContext(model=model):
+        raise KeyboardInterrupt
+    page = client.generate_latest(client.REGISTRY).decode()
+    lines = [line for line in page.splitlines() if f'model="{model}"' in line]
+    matchers = re.findall(r'(\w+)!?=~?"([^"]*)"', " ".join([promql.FAILED, promql.NOT_CANCELLED]))
+    matchers += re.findall(r'(\w+)="(\w+)"', f"{promql.COMPLETION} {COLD}")
+    wanted = {f'{label}="{value}"' for label, both in matchers for value in both.split("|")}
+    assert len(wanted) == 6
+    assert {each for each in wanted if not any(each in line for line in lines)} == set()
 
 
 def test_an_absent_family_is_left_out(monkeypatch):

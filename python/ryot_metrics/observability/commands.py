@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ryot_metrics.observability import queries
 from ryot_metrics.observability._yaml import dump
@@ -12,6 +13,9 @@ from ryot_metrics.observability.dashboard import DASHBOARDS, dashboard
 from ryot_metrics.observability.rules import rules
 from ryot_metrics.observability.scrape_config import KINDS, PROFILES, Target, hint, scrape_config
 from ryot_metrics.observability.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _prints(command, lambda _: queries.text())
 
 
-def _prints(command: argparse.ArgumentParser, text: object) -> None:
+def _prints(command: argparse.ArgumentParser, text: Callable[[argparse.Namespace], str]) -> None:
     command.add_argument("-o", "--output", metavar="FILE", help="write to a file, not to stdout")
     command.set_defaults(run=_run, text=text)
 

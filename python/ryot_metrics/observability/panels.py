@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ryot_metrics import catalogue
+from ryot_metrics.observability.promql import INTER_TOKEN, LATENCY, REQUESTS, TOKENS, TTFT
 
 
 class Panel(NamedTuple):
@@ -37,12 +38,7 @@ class Plain(NamedTuple):
 
 Section = tuple[str, "tuple[Panel | Plain, ...]"]
 
-REQUESTS = "ryot_inference_requests_total"
-LATENCY = "ryot_inference_latency_seconds"
-TTFT = "ryot_ttft_latency_seconds"
-INTER_TOKEN = "ryot_inference_inter_token_latency_seconds"
 QUEUE_WAIT = "ryot_inference_queue_wait_seconds"
-TOKENS = "ryot_tokens_generated_total"
 ACTIVE = "ryot_active_inference_requests"
 BATCH = "ryot_batch_size_distribution"
 QUEUE = "ryot_queue_depth"
