@@ -1,7 +1,7 @@
 //! A family: a description and its series by label values.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
 use parking_lot::RwLock;
@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::desc::Desc;
 use super::labels::{Key, LabelSet, OwnedKey};
 use super::registry::Registry;
+use super::sampling::Sampling;
 use super::series::Series;
 use super::sink::{Sink, Source};
 use crate::clock::{WallClock, unix_seconds};
@@ -18,7 +19,7 @@ use crate::error::Result;
 pub const SERIES_LIMIT: usize = 10_000;
 
 /// How a family behaves, where the default is not what one wants.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The most series that the family holds; past it, new label sets share one overflow series,
     /// whose first label is `__overflow__` and all others `other`. None: no limit.
@@ -33,6 +34,8 @@ pub struct Options {
     /// back when it is written again; it is forgotten when nobody holds it any more. Writes are
     /// noticed at a scrape, so the time is as fine as scrapes are frequent. None: they all stay.
     pub idle_ttl: Option<f64>,
+    /// Which writes are recorded; None: all.
+    pub sampling: Option<Arc<Sampling>>,
     /// Where the time comes from; default the machine's wall clock.
     pub now: WallClock,
 }
@@ -45,6 +48,7 @@ impl Default for Options {
             absent_if_empty: false,
             created: true,
             idle_ttl: None,
+            sampling: None,
             now: unix_seconds,
         }
     }
@@ -58,6 +62,8 @@ pub struct Family {
     desc: Arc<Desc>,
     options: Options,
     series: RwLock<SeriesMap>,
+    /// [`Options::series_limit`], as it is now.
+    series_limit: AtomicUsize,
     overflowed: AtomicU64,
 }
 
@@ -66,11 +72,12 @@ impl Family {
     pub fn new(desc: Desc, options: Options) -> Arc<Self> {
         let family = Self {
             desc: Arc::new(desc),
+            series_limit: AtomicUsize::new(options.series_limit.unwrap_or(usize::MAX)),
             options,
             series: RwLock::default(),
             overflowed: AtomicU64::new(0),
         };
-        if family.desc.label_names.is_empty() && !options.absent_if_empty {
+        if family.desc.label_names.is_empty() && !family.options.absent_if_empty {
             family.series::<&str>(&[]);
         }
         Arc::new(family)
@@ -102,7 +109,7 @@ impl Family {
             return series.clone();
         }
         let mut map = self.series.write();
-        if self.options.series_limit.is_some_and(|limit| map.len() >= limit) {
+        if map.len() >= self.series_limit.load(Ordering::Relaxed) {
             if let Some(series) = map.get(&Key(values)) {
                 return series.clone(); // made by another thread meanwhile
             }
@@ -153,6 +160,11 @@ impl Family {
     /// All series, in the order in which they were made.
     pub fn all(&self) -> Vec<Arc<Series>> {
         self.series.read().values().cloned().collect()
+    }
+
+    /// Holds at most so many series from now on; those past it that it has already stay.
+    pub fn set_series_limit(&self, limit: usize) {
+        self.series_limit.store(limit, Ordering::Relaxed);
     }
 
     /// How often a new label set met a full family.

@@ -1,38 +1,35 @@
 //! One door to all formats: the bytes of a page as they go over the wire.
 
 use super::negotiate::{Exposition, Format};
-use super::registry::Registry;
+use super::registry::{Registry, Selection};
 use super::sink::Sink;
 use super::{protobuf, text};
 
-/// Writes a page in any format; with `names`, only the samples of these names, as
-/// [`Registry::collect_only`] chooses them.
+/// Writes a page of what is selected, in any format.
 ///
 /// ```
-/// use ryot_metrics::metrics::{Desc, Family, Format, Kind, Registry, encode_bytes};
+/// use ryot_metrics::metrics::{Desc, Family, Format, Kind, Registry, encode_bytes, Selection};
 /// let registry = Registry::default();
 /// Family::register(Desc::new(Kind::Gauge, "depth", "Waiting.", &[])?, &registry)?;
-/// assert_eq!(encode_bytes(&registry, Some(&["other"]), Format::Text004), b"");
-/// let page = encode_bytes(&registry, None, Format::Protobuf);
+/// let nothing = Selection { names: Some(&["other"]), profile: None };
+/// assert_eq!(encode_bytes(&registry, nothing, Format::Text004), b"");
+/// let page = encode_bytes(&registry, Selection::default(), Format::Protobuf);
 /// assert!(page.windows(5).any(|part| part == b"depth"));
 /// # Ok::<(), ryot_metrics::error::Error>(())
 /// ```
 pub fn encode_bytes(
     registry: &Registry,
-    names: Option<&[&str]>,
+    selection: Selection<'_>,
     exposition: impl Into<Exposition>,
 ) -> Vec<u8> {
     let exposition = exposition.into();
-    let feed = |sink: &mut dyn Sink| match names {
-        Some(names) => registry.collect_only(names, sink),
-        None => registry.collect(sink),
-    };
+    let feed = |sink: &mut dyn Sink| registry.collect_selected(selection, sink);
     if exposition.format == Format::Protobuf {
         let mut encoder = protobuf::Encoder::new(exposition.effective_escaping());
         feed(&mut encoder);
         return encoder.finish();
     }
-    if names.is_none() {
+    if selection.names.is_none() && selection.profile.is_none() {
         return text::encode(registry, exposition).into_bytes();
     }
     let mut encoder = text::Encoder::new(exposition, 0);

@@ -288,7 +288,8 @@ fn parse(text: &str) -> f64 {
 mod tests {
     use super::*;
     use crate::metrics::{
-        Exposition, Family, Format, NativeOptions, Options, Quantiles, Registry, encode_bytes,
+        Exposition, Family, Format, NativeOptions, Options, Quantiles, Registry, Selection,
+        encode_bytes,
     };
 
     fn decode(mut page: &[u8]) -> Vec<wire::MetricFamily> {
@@ -311,7 +312,7 @@ mod tests {
 
     fn page(registry: &Registry, escaping: Escaping) -> Vec<wire::MetricFamily> {
         let exposition = Exposition { format: Format::Protobuf, escaping: Some(escaping) };
-        decode(&encode_bytes(registry, None, exposition))
+        decode(&encode_bytes(registry, Selection::default(), exposition))
     }
 
     #[test]

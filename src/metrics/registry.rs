@@ -1,4 +1,7 @@
 //! The registry: sources of families, in the order of their registration, no name twice.
+//!
+//! A source may belong to a *profile*: one of several ways to say the same, of which a page shows
+//! one. Sources without a profile are on every page.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -25,7 +28,7 @@ const TARGET_INFO: &str = "target_info";
 pub struct Registry {
     state: RwLock<State>,
     /// Labels of every sample.
-    labels: Pairs,
+    labels: RwLock<Arc<Pairs>>,
     /// Sources that describe no name are asked for restricted pages too.
     asks_unnamed: AtomicBool,
     /// The length of the last page: the next is about as long.
@@ -35,8 +38,13 @@ pub struct Registry {
 #[derive(Default)]
 struct State {
     sources: Vec<Entry>,
+    /// Names that are taken: all but those of profiles past the first.
     names: HashSet<String>,
     target_info: Pairs,
+    /// In the order of their registration.
+    profiles: Vec<&'static str>,
+    /// The profile of a page that asks for none; None: the first.
+    default_profile: Option<&'static str>,
 }
 
 #[derive(Clone)]
@@ -44,6 +52,16 @@ struct Entry {
     source: Arc<dyn Source>,
     /// The names that it had when it was registered.
     names: HashSet<String>,
+    profile: Option<&'static str>,
+}
+
+/// What of a registry a page shows; by default all, in the registry's own profile.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Selection<'a> {
+    /// Only the samples of these names, suffix included, and the families that have one.
+    pub names: Option<&'a [&'a str]>,
+    /// The profile; an unknown one, which [`Registry::check_profile`] refuses, has no families.
+    pub profile: Option<&'a str>,
 }
 
 impl Registry {
@@ -61,13 +79,29 @@ impl Registry {
     /// # Ok::<(), ryot_metrics::error::Error>(())
     /// ```
     pub fn with_labels(labels: Pairs) -> Result<Self> {
+        let registry = Self::default();
+        registry.set_labels(labels)?;
+        Ok(registry)
+    }
+
+    /// Adds these labels to every sample from now on, in place of those before.
+    ///
+    /// # Errors
+    /// As [`Self::with_labels`], and if a registered family has a label of such a name.
+    pub fn set_labels(&self, labels: Pairs) -> Result<()> {
         for (name, _) in &labels {
             check_label_name(name)?;
             if ["le", "quantile"].contains(&&**name) {
                 return Err(Error::InvalidArgument(format!("Reserved label metric name: {name}")));
             }
         }
-        Ok(Self { labels, ..Self::default() })
+        let state = self.state.write();
+        for entry in &state.sources {
+            check_labels(&entry.source.describe(), &labels)?;
+        }
+        *self.labels.write() = Arc::new(labels);
+        drop(state);
+        Ok(())
     }
 
     /// Adds a source.
@@ -76,7 +110,48 @@ impl Registry {
     /// [`Error::InvalidArgument`] if one of its names, sample suffixes included, is taken, or one
     /// of its labels is a label of the registry.
     pub fn register(&self, source: Arc<dyn Source>) -> Result<()> {
-        self.state.write().register(source, &self.labels)
+        self.state.write().register(source, None, &self.labels.read())
+    }
+
+    /// Adds a source to a profile, which is new with its first source. The names of the first
+    /// profile are taken as any others are; those of another are not, and where a source without
+    /// a profile has one of them, that source is shown and this one is not.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub fn register_in(&self, profile: &'static str, source: Arc<dyn Source>) -> Result<()> {
+        self.state.write().register(source, Some(profile), &self.labels.read())
+    }
+
+    /// The profiles, in the order of their registration.
+    pub fn profiles(&self) -> Vec<&'static str> {
+        self.state.read().profiles.clone()
+    }
+
+    /// The profile of this name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is none, with those that there are.
+    pub fn check_profile(&self, name: &str) -> Result<&'static str> {
+        let profiles = self.profiles();
+        profiles.iter().copied().find(|profile| *profile == name).ok_or_else(|| {
+            let known = profiles.join(", ");
+            Error::InvalidArgument(if profiles.is_empty() {
+                format!("profile is {name:?}; this registry has no profiles")
+            } else {
+                format!("profile is {name:?}; it must be one of {known}")
+            })
+        })
+    }
+
+    /// Chooses the profile of a page that asks for none; without a choice it is the first.
+    ///
+    /// # Errors
+    /// As [`Self::check_profile`].
+    pub fn set_default_profile(&self, name: &str) -> Result<()> {
+        let profile = self.check_profile(name)?;
+        self.state.write().default_profile = Some(profile);
+        Ok(())
     }
 
     /// Makes and registers a family; or returns the one that is registered with an equal
@@ -95,7 +170,7 @@ impl Registry {
             return Ok(family);
         }
         let family = Family::new(desc, options);
-        state.register(family.clone(), &self.labels)?;
+        state.register(family.clone(), None, &self.labels.read())?;
         Ok(family)
     }
 
@@ -113,8 +188,11 @@ impl Registry {
         let Some(index) = state.sources.iter().position(same) else {
             return false;
         };
-        for name in state.sources.remove(index).names {
-            state.names.remove(&name);
+        let entry = state.sources.remove(index);
+        if entry.profile.is_none() || entry.profile == state.profiles.first().copied() {
+            for name in entry.names {
+                state.names.remove(&name);
+            }
         }
         true
     }
@@ -146,7 +224,7 @@ impl Registry {
 
     /// Gives all families to a sink. No lock of the registry is held meanwhile.
     pub fn collect(&self, sink: &mut dyn Sink) {
-        self.collect_where(|_| true, sink);
+        self.collect_selected(Selection::default(), sink);
     }
 
     /// Whether a source that describes no name is asked when only some names are wanted; default
@@ -155,30 +233,39 @@ impl Registry {
         self.asks_unnamed.store(on, Ordering::Relaxed);
     }
 
-    /// Gives only the samples of these names, suffix included, and the families that have one.
-    pub fn collect_only(&self, names: &[&str], sink: &mut dyn Sink) {
+    /// Gives what is selected.
+    pub fn collect_selected(&self, selection: Selection<'_>, sink: &mut dyn Sink) {
+        let Some(names) = selection.names else {
+            return self.collect_where(selection.profile, |_| true, sink);
+        };
         let unnamed = self.asks_unnamed.load(Ordering::Relaxed);
         let names: HashSet<&str> = names.iter().copied().collect();
         let wanted = |entry: &Entry| {
             let described = entry.names.iter().any(|name| names.contains(&**name));
             described || (unnamed && entry.names.is_empty())
         };
-        self.collect_where(wanted, &mut Restricted::new(&names, sink));
+        self.collect_where(selection.profile, wanted, &mut Restricted::new(&names, sink));
     }
 
-    fn collect_where(&self, wanted: impl Fn(&Entry) -> bool, sink: &mut dyn Sink) {
+    fn collect_where(
+        &self,
+        profile: Option<&str>,
+        wanted: impl Fn(&Entry) -> bool,
+        sink: &mut dyn Sink,
+    ) {
         let state = self.state.read();
-        let entries: Vec<_> = state.sources.iter().filter(|entry| wanted(entry)).collect();
-        let sources: Vec<_> = entries.into_iter().map(|entry| entry.source.clone()).collect();
+        let sources: Vec<_> = state.shown(profile).filter(|entry| wanted(entry)).collect();
+        let sources: Vec<_> = sources.into_iter().map(|entry| entry.source.clone()).collect();
         let target_info = state.target_info.clone();
         drop(state);
+        let labels = self.labels.read().clone();
         for source in &sources {
             source.prepare();
         }
-        if self.labels.is_empty() {
+        if labels.is_empty() {
             give(&target_info, &sources, sink);
         } else {
-            give(&target_info, &sources, &mut Labelled::new(&self.labels, sink));
+            give(&target_info, &sources, &mut Labelled::new(&labels, sink));
         }
     }
 
@@ -192,27 +279,53 @@ impl Registry {
 }
 
 impl State {
-    fn register(&mut self, source: Arc<dyn Source>, labels: &Pairs) -> Result<()> {
+    /// The sources of a page in this profile.
+    fn shown<'a>(&'a self, profile: Option<&'a str>) -> impl Iterator<Item = &'a Entry> {
+        let first = self.profiles.first().copied();
+        let profile = profile.or(self.default_profile).or(first);
+        self.sources.iter().filter(move |entry| match entry.profile {
+            None => true,
+            of if of == first => of == profile,
+            of => of == profile && entry.names.is_disjoint(&self.names),
+        })
+    }
+
+    fn register(
+        &mut self,
+        source: Arc<dyn Source>,
+        profile: Option<&'static str>,
+        labels: &Pairs,
+    ) -> Result<()> {
         let descs = source.describe();
-        for (label, _) in labels {
-            let has = |desc: &&Desc| desc.has_label(label);
-            if let Some(desc) = descs.iter().copied().find(has) {
-                let name = &desc.name;
-                return Err(Error::InvalidArgument(format!(
-                    "Label {label} of {name} is a label of the registry"
-                )));
-            }
-        }
+        check_labels(&descs, labels)?;
         let names: HashSet<String> = descs.iter().flat_map(|desc| desc.sample_names()).collect();
-        let mut taken: Vec<&String> = names.intersection(&self.names).collect();
-        if !taken.is_empty() {
-            taken.sort();
-            return Err(Error::Duplicate(taken.into_iter().cloned().collect()));
+        if profile.is_none_or(|name| self.profiles.first().is_none_or(|first| *first == name)) {
+            let mut taken: Vec<&String> = names.intersection(&self.names).collect();
+            if !taken.is_empty() {
+                taken.sort();
+                return Err(Error::Duplicate(taken.into_iter().cloned().collect()));
+            }
+            self.names.extend(names.iter().cloned());
         }
-        self.names.extend(names.iter().cloned());
-        self.sources.push(Entry { source, names });
+        if let Some(new) = profile.filter(|name| !self.profiles.contains(name)) {
+            self.profiles.push(new);
+        }
+        self.sources.push(Entry { source, names, profile });
         Ok(())
     }
+}
+
+/// A label of the registry cannot be one of a family too.
+fn check_labels(descs: &[&Desc], labels: &Pairs) -> Result<()> {
+    for (label, _) in labels {
+        if let Some(desc) = descs.iter().find(|desc| desc.has_label(label)) {
+            let name = &desc.name;
+            return Err(Error::InvalidArgument(format!(
+                "Label {label} of {name} is a label of the registry"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn give(target_info: &Pairs, sources: &[Arc<dyn Source>], sink: &mut dyn Sink) {
@@ -271,10 +384,10 @@ mod tests {
         let registry = Registry::default();
         let options = Options::default();
         let desc = |kind| Desc::new(kind, "a", "", &["x"]).unwrap();
-        let first = registry.register_or_get(desc(Kind::Gauge), options).unwrap();
-        let second = registry.register_or_get(desc(Kind::Gauge), options).unwrap();
+        let first = registry.register_or_get(desc(Kind::Gauge), options.clone()).unwrap();
+        let second = registry.register_or_get(desc(Kind::Gauge), options.clone()).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
-        assert!(registry.register_or_get(desc(Kind::Counter), options).is_err());
+        assert!(registry.register_or_get(desc(Kind::Counter), options.clone()).is_err());
     }
 
     #[test]
@@ -286,6 +399,46 @@ mod tests {
             assert_eq!(error, "Label a of a is a label of the registry");
         }
         assert!(Registry::with_labels(vec![("le".into(), String::new())]).is_err());
+    }
+
+    fn names(registry: &Registry, profile: Option<&str>) -> Vec<String> {
+        let selection = Selection { profile, ..Selection::default() };
+        let page =
+            crate::metrics::encode_bytes(registry, selection, crate::metrics::Format::Text004);
+        let page = String::from_utf8(page).unwrap();
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        samples.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_page_shows_one_profile_and_all_that_has_none() {
+        let gauge =
+            |name| Family::new(Desc::new(Kind::Gauge, name, "", &[]).unwrap(), Options::default());
+        let registry = Registry::default();
+        assert!(registry.check_profile("a").unwrap_err().to_string().contains("no profiles"));
+        registry.register_in("a", gauge("x")).unwrap();
+        registry.register_in("b", gauge("y")).unwrap();
+        registry.register_in("b", gauge("mine")).unwrap();
+        register(&registry, Kind::Gauge, "mine").unwrap();
+        assert_eq!(names(&registry, None), ["x", "mine"]);
+        assert_eq!(names(&registry, Some("b")), ["y", "mine"]);
+        registry.set_default_profile("b").unwrap();
+        assert_eq!(names(&registry, None), ["y", "mine"]);
+        assert_eq!(names(&registry, Some("a")), ["x", "mine"]);
+        let error = registry.set_default_profile("c").unwrap_err().to_string();
+        assert!(error.contains("profile is \"c\"; it must be one of a, b"), "{error}");
+        assert!(register(&registry, Kind::Gauge, "x").is_err());
+    }
+
+    #[test]
+    fn labels_of_the_registry_can_be_set_later() {
+        let registry = Registry::default();
+        register(&registry, Kind::Gauge, "x").unwrap();
+        registry.set_labels(vec![("zone".into(), "a".into())]).unwrap();
+        assert_eq!(names(&registry, None), ["x{zone=\"a\"}"]);
+        Family::register(Desc::new(Kind::Gauge, "y", "", &["of"]).unwrap(), &registry).unwrap();
+        let error = registry.set_labels(vec![("of".into(), "a".into())]).unwrap_err().to_string();
+        assert_eq!(error, "Label of of y is a label of the registry");
     }
 
     #[test]

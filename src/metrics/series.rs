@@ -25,6 +25,7 @@ use super::labels::LabelSet;
 use super::many::Tally;
 use super::native::{Native, NativeSnapshot};
 use super::sample::Exemplar;
+use super::sampling::Sampling;
 use super::sink::{Reading, Value};
 use super::window::Window;
 use crate::clock::WallClock;
@@ -49,6 +50,7 @@ pub struct Series {
     window: Option<Box<Mutex<Window>>>,
     /// Only where a series leaves the page when it is idle.
     activity: Option<Activity>,
+    sampling: Option<Arc<Sampling>>,
     now: WallClock,
 }
 
@@ -77,6 +79,7 @@ impl Series {
             native,
             window,
             activity,
+            sampling: options.sampling.clone(),
             now,
         }
     }
@@ -92,6 +95,16 @@ impl Series {
         }
     }
 
+    /// How many of `n` observations are recorded.
+    fn sampled(&self, n: u64) -> u64 {
+        self.sampling.as_ref().map_or(n, |sampling| sampling.of(n))
+    }
+
+    /// Whether counters and gauges are recorded.
+    fn is_on(&self) -> bool {
+        self.sampling.as_ref().is_none_or(|sampling| sampling.is_on())
+    }
+
     /// Takes note, at a scrape, of what was written; whether the series is idle.
     pub(super) fn note_idle(&self, now: f64, ttl: f64) -> bool {
         self.activity.as_ref().is_some_and(|activity| activity.look(now, ttl))
@@ -104,12 +117,18 @@ impl Series {
 
     /// Adds to a counter or gauge.
     pub fn add(&self, amount: f64) {
+        if !self.is_on() {
+            return;
+        }
         self.note_write();
         arena::add(&self.cells[0], amount);
     }
 
     /// Sets a gauge.
     pub fn set(&self, value: f64) {
+        if !self.is_on() {
+            return;
+        }
         self.note_write();
         self.cells[0].store(value.to_bits(), Ordering::Relaxed);
     }
@@ -138,6 +157,10 @@ impl Series {
 
     /// Counts `n` observations of the same value.
     pub fn observe_n(&self, value: f64, n: u64) {
+        let n = self.sampled(n);
+        if n == 0 {
+            return;
+        }
         self.note_write();
         if let Some(native) = &self.native {
             let mut native = native.lock();
@@ -155,7 +178,7 @@ impl Series {
 
     /// Counts one observation of each value; faster than one after the other.
     pub fn observe_all(&self, values: &[f64]) {
-        if self.native.is_some() || self.window.is_some() {
+        if self.native.is_some() || self.window.is_some() || self.sampling.is_some() {
             return values.iter().for_each(|value| self.observe(*value));
         }
         self.note_write();

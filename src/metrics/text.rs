@@ -331,7 +331,7 @@ mod tests {
         let options = Options { created: false, ..Options::default() };
         let family = |kind, name, labels: &[&str]| {
             let desc = Desc::new(kind, name, "A \"b\"\\\n.", labels).unwrap();
-            let family = Family::new(desc, options);
+            let family = Family::new(desc, options.clone());
             registry.register(family.clone()).map(|()| family)
         };
         family(Kind::Counter, "c_total", &["x"]).unwrap().series(&["1"]).add(2.0);

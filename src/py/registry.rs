@@ -12,7 +12,7 @@ use super::globals;
 use super::metric::source_of;
 use crate::error::{Error, Result};
 use crate::metrics::{
-    self, Desc, Exemplar, Kind, Pairs, Registry, Sample, Sink, Source, Timestamp,
+    self, Desc, Exemplar, Kind, Pairs, Registry, Sample, Selection, Sink, Source, Timestamp,
 };
 use crate::serve::on_scrape_thread;
 
@@ -42,6 +42,8 @@ pub(super) struct PyRegistry {
     auto_describe: bool,
     /// The names of the samples that this view of the registry shows.
     only: Option<Vec<String>>,
+    /// The profile of this view of the registry; None: the registry's own.
+    profile: Option<&'static str>,
 }
 
 impl PyRegistry {
@@ -51,6 +53,7 @@ impl PyRegistry {
             collectors: Arc::default(),
             auto_describe: true,
             only: None,
+            profile: None,
         }
     }
 
@@ -63,12 +66,9 @@ impl PyRegistry {
         self.only.as_ref().map(|names| names.iter().map(String::as_str).collect())
     }
 
-    /// Gives what this view shows.
-    fn give(&self, sink: &mut dyn Sink) {
-        match self.names() {
-            Some(names) => self.core.collect_only(&names, sink),
-            None => self.core.collect(sink),
-        }
+    /// The profile that this view shows, if it is not the registry's own.
+    pub(super) fn profile(&self) -> Option<&'static str> {
+        self.profile
     }
 }
 
@@ -88,7 +88,8 @@ impl PyRegistry {
         let core = Registry::with_labels(pairs(labels)?)?;
         core.set_target_info(pairs(target_info)?)?;
         core.ask_unnamed(support_collectors_without_names);
-        Ok(Self { core: Arc::new(core), collectors: Arc::default(), auto_describe, only: None })
+        let (core, collectors) = (Arc::new(core), Arc::default());
+        Ok(Self { core, collectors, auto_describe, only: None, profile: None })
     }
 
     /// Adds a metric, or any object with a method `collect` that gives families.
@@ -134,7 +135,38 @@ impl PyRegistry {
             collectors: self.collectors.clone(),
             auto_describe: self.auto_describe,
             only: Some(names),
+            profile: self.profile,
         }
+    }
+
+    /// A view of this registry that shows the families of language models under the names of a
+    /// profile: `ryot`, `vllm` or `otel`. All other families are the same.
+    ///
+    /// Raises:
+    ///     ValueError: For an unknown profile, and for a registry that has none.
+    ///
+    /// Example:
+    ///     >>> from ryot_metrics import InferenceContext
+    ///     >>> from ryot_metrics.client import REGISTRY, generate_latest
+    ///     >>> with InferenceContext("gpt4"):
+    ///     ...     pass
+    ///     >>> b"vllm:num_requests_running{" in generate_latest(REGISTRY.with_profile("vllm"))
+    ///     True
+    fn with_profile(&self, name: &str) -> PyResult<Self> {
+        let profile = Some(self.core.check_profile(name)?);
+        Ok(Self {
+            core: self.core.clone(),
+            collectors: self.collectors.clone(),
+            auto_describe: self.auto_describe,
+            only: self.only.clone(),
+            profile,
+        })
+    }
+
+    /// The names of the profiles, the first of which is shown unless another is asked for.
+    #[getter]
+    fn profiles(&self) -> Vec<&'static str> {
+        self.core.profiles()
     }
 
     /// Sets the labels of the sample `target_info`; None or no labels take it off.
@@ -193,7 +225,9 @@ impl PyRegistry {
 impl PyRegistry {
     fn snapshots(&self) -> Vec<metrics::Snapshot> {
         let mut snapshots = metrics::Snapshots::default();
-        self.give(&mut snapshots);
+        let names = self.names();
+        let selection = Selection { names: names.as_deref(), profile: self.profile };
+        self.core.collect_selected(selection, &mut snapshots);
         snapshots.into_inner()
     }
 }
@@ -368,9 +402,9 @@ pub(super) fn encode<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let exposition = exposition(format, escaping)?;
     let names = registry.names();
-    let page = detached_in_core(py, || {
-        metrics::encode_bytes(&registry.core, names.as_deref(), exposition)
-    });
+    let selection = Selection { names: names.as_deref(), profile: registry.profile };
+    let page =
+        detached_in_core(py, || metrics::encode_bytes(&registry.core, selection, exposition));
     Ok(PyBytes::new(py, &page))
 }
 

@@ -80,7 +80,8 @@ impl PyServer {
             None => Bind::Tcp { host, port: port_of(port)? },
         };
         let tls = tls_files(certfile, keyfile, client_cafile, client_auth_required)?;
-        let config = ServeConfig { bind, path, tls, limits, ..ServeConfig::default() };
+        let profile = registry.profile().map(str::to_owned);
+        let config = ServeConfig { bind, path, profile, tls, limits, ..ServeConfig::default() };
         let registry = Arc::clone(registry.core());
         Ok(Self(detached(py, || Server::start(registry, config))?))
     }

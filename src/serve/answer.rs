@@ -3,6 +3,7 @@
 //! Answers as `prometheus_client`'s server does where that is right: every path has the page, a
 //! browser's `/favicon.ico` is empty.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::config::{Scrape, ScrapeObserver, ServeConfig};
 use super::encoding::Coding;
 use crate::clock::{Clock, seconds_between};
 use crate::fork;
-use crate::metrics::{Exposition, Format, Registry, encode_bytes};
+use crate::metrics::{Exposition, Format, Registry, Selection, encode_bytes};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
@@ -29,6 +30,7 @@ pub(super) type Answer = Response<Full<Bytes>>;
 pub(super) struct Answerer {
     registry: Arc<Registry>,
     path: Option<String>,
+    profile: Option<String>,
     compress_min_bytes: usize,
     observer: Arc<dyn ScrapeObserver>,
     clock: Arc<dyn Clock>,
@@ -39,6 +41,7 @@ impl Answerer {
         Self {
             registry,
             path: config.path.clone(),
+            profile: config.profile.clone(),
             compress_min_bytes: config.limits.compress_min_bytes,
             observer: Arc::clone(&config.observer),
             clock: Arc::clone(&config.clock),
@@ -78,14 +81,16 @@ impl Answerer {
         let start = self.clock.now();
         let accept = joined(request.headers(), &ACCEPT);
         let exposition = Exposition::negotiate(&accept, &Format::ALL);
-        let query = request.uri().query().unwrap_or_default();
-        let names: Vec<_> = form_urlencoded::parse(query.as_bytes())
-            .filter_map(|(key, name)| (key == "name[]").then_some(name))
-            .collect();
+        let asked = Asked::of(request.uri().query().unwrap_or_default());
+        let profile = asked.profile.as_deref().or(self.profile.as_deref());
+        if let Some(error) = profile.and_then(|name| self.registry.check_profile(name).err()) {
+            return plain(StatusCode::BAD_REQUEST, format!("{error}\n"));
+        }
         let page = {
             let _pass = fork::pass();
-            let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-            encode_bytes(&self.registry, (!names.is_empty()).then_some(&*names), exposition)
+            let names: Vec<&str> = asked.names.iter().map(AsRef::as_ref).collect();
+            let names = (!names.is_empty()).then_some(&*names);
+            encode_bytes(&self.registry, Selection { names, profile }, exposition)
         };
         let page = Bytes::from(page);
         let page_bytes = page.len();
@@ -104,6 +109,27 @@ impl Answerer {
         let format = exposition.format;
         self.observer.scraped(&Scrape { seconds, page_bytes, sent_bytes, format });
         with(answer, VARY, HeaderValue::from_static("Accept, Accept-Encoding"))
+    }
+}
+
+/// What a query asks for.
+#[derive(Default)]
+struct Asked<'a> {
+    names: Vec<Cow<'a, str>>,
+    profile: Option<Cow<'a, str>>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(query: &'a str) -> Self {
+        let mut asked = Self::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "name[]" => asked.names.push(value),
+                "profile" => asked.profile = Some(value),
+                _ => {}
+            }
+        }
+        asked
     }
 }
 
@@ -211,6 +237,22 @@ mod tests {
         assert_eq!(notes.len(), 2);
         assert!(notes[0].sent_bytes < notes[0].page_bytes);
         assert_eq!(notes[1].sent_bytes, notes[0].page_bytes);
+    }
+
+    #[test]
+    fn a_profile_is_chosen_by_the_query_before_the_configuration() {
+        let gauge = |name| Desc::new(Kind::Gauge, name, "", &[]).unwrap();
+        let profile = Some("a".to_owned());
+        let answerer = answerer(&ServeConfig { profile, ..ServeConfig::default() });
+        assert_eq!(ask(&answerer, "GET", "/", &[]).status(), 400);
+        for profile in ["a", "b"] {
+            let family = Family::new(gauge(profile), crate::metrics::Options::default());
+            answerer.registry.register_in(profile, family).unwrap();
+        }
+        let length = |uri| header(&ask(&answerer, "GET", uri, &[]), "content-length").to_owned();
+        assert_eq!(length("/?name[]=a"), length("/?name[]=b&profile=b"));
+        assert_eq!(length("/?name[]=b"), "0");
+        assert_eq!(ask(&answerer, "GET", "/?profile=c", &[]).status(), 400);
     }
 
     #[test]

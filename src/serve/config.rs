@@ -114,6 +114,8 @@ pub struct ServeConfig {
     pub bind: Bind,
     /// The one path that has the page; all of them if `None`, which is the default.
     pub path: Option<String>,
+    /// The profile of a page whose query names none; None: the registry's own.
+    pub profile: Option<String>,
     /// Its certificates. Default: none, plain HTTP.
     pub tls: Option<TlsFiles>,
     /// What clients may use up.
@@ -129,6 +131,7 @@ impl Default for ServeConfig {
         Self {
             bind: Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 },
             path: None,
+            profile: None,
             tls: None,
             limits: Limits::default(),
             observer: Arc::new(Ignore),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ryot_metrics::error::Result;
 use ryot_metrics::metrics::{
     Desc, Escaping, Exemplar, Exposition, Family, Format, Kind, Options, Pairs, Registry, Sample,
-    Series, Sink, Source, Timestamp, encode, encode_bytes,
+    Selection, Series, Sink, Source, Timestamp, encode, encode_bytes,
 };
 
 const NOW: f64 = 1_700_000_000.25;
@@ -146,7 +146,12 @@ fn pages_are_those_of_prometheus_client() {
 fn a_restricted_page_has_the_named_samples_alone() {
     let registry = registry().unwrap();
     let page = |names: &[&str], format: Format| {
-        String::from_utf8(encode_bytes(&registry, Some(names), format)).unwrap()
+        String::from_utf8(encode_bytes(
+            &registry,
+            Selection { names: Some(names), profile: None },
+            format,
+        ))
+        .unwrap()
     };
     let only = |names: &[&str]| page(names, Format::Text004);
     let depth = page(&["depth_seconds"], Format::OpenMetrics1);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use ryot_metrics::metrics::{
-    Desc, Escaping, Exposition, Family, Format, Kind, Options, Registry, encode, encode_bytes,
-    format_number, is_legacy_metric_name,
+    Desc, Escaping, Exposition, Family, Format, Kind, Options, Registry, Selection, encode,
+    encode_bytes, format_number, is_legacy_metric_name,
 };
 
 use crate::parser::samples;
@@ -63,7 +63,7 @@ proptest! {
             }
             prop_assert!(text == "+Inf" || text.parse::<f64>().is_ok(), "{}", text);
         }
-        encode_bytes(&registry, Some(&[&*name]), Format::Protobuf);
+        encode_bytes(&registry, Selection { names: Some(&[&*name]), profile: None }, Format::Protobuf);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ryot_metrics::metrics::{
-    Desc, Exemplar, Family, Format, Kind, NativeOptions, Options, Registry, encode, encode_bytes,
+    Desc, Exemplar, Family, Format, Kind, NativeOptions, Options, Registry, Selection, encode,
+    encode_bytes,
 };
 
 use crate::parser::samples;
@@ -66,7 +67,7 @@ fn a_page_is_whole_whatever_happens_meanwhile() {
         let scraper = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 check(&encode(&registry, Format::OpenMetrics1));
-                encode_bytes(&registry, None, Format::Protobuf);
+                encode_bytes(&registry, Selection::default(), Format::Protobuf);
             }
         });
         for writer in writers {
