@@ -24,6 +24,7 @@ import atexit
 import os
 
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry, NativeServer
+from ryot_metrics.client.answer import with_profile
 
 __all__ = ["DEFAULT_PORT", "MetricsServer", "serve_metrics"]
 
@@ -90,6 +91,7 @@ def serve_metrics(
     unix_socket: str | os.PathLike[str] | None = None,
     unix_mode: int = 0o600,
     registry: CollectorRegistry = REGISTRY,
+    profile: str | None = None,
     path: str | None = None,
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
@@ -114,6 +116,8 @@ def serve_metrics(
             that a dead server left is replaced; any other file is left alone.
         unix_mode: The permissions of that file. Who may write to it may connect.
         registry: Whose families the page shows; by default those of language models too.
+        profile: The names of the families of language models, `ryot`, `vllm` or `otel`, on a page
+            whose query names none (`/metrics?profile=vllm`); by default the registry's own.
         path: The one path that has the page, such as `"/metrics"`; by default, all paths have it.
         certfile: A PEM file with the server's certificate and its chain; turns HTTP into HTTPS.
         keyfile: A PEM file with its private key; by default it is in `certfile`.
@@ -131,7 +135,8 @@ def serve_metrics(
         The running server.
 
     Raises:
-        ValueError: If a value is outside its range, or a file holds no certificate or key.
+        ValueError: If a value is outside its range, for an unknown profile, or if a file holds no
+            certificate or key.
         OSError: If the address is taken or not allowed, or a file cannot be read.
 
     Example:
@@ -142,7 +147,7 @@ def serve_metrics(
         >>> server.shutdown()
     """
     native = NativeServer(
-        registry,
+        with_profile(registry, profile),
         host,
         port,
         unix_socket=unix_socket,

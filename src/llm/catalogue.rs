@@ -194,7 +194,7 @@ catalogue! {
 
 impl Name {
     /// The row of this family.
-    pub fn row(self) -> &'static Row {
+    pub const fn row(self) -> &'static Row {
         &CATALOGUE[self as usize]
     }
 }

@@ -5,15 +5,22 @@
 
 mod catalogue;
 mod classes;
+mod derived;
+mod families;
 mod listen;
+mod profile;
 mod recorder;
 mod request;
 mod scope;
+mod settings;
 mod view;
 
 pub use catalogue::{CATALOGUE, Name, Row, Shape};
 pub use classes::{batch_size_class, prompt_size_class};
+pub use derived::{DerivedRow, Label, Term};
 pub use listen::EngineObserver;
-pub use recorder::{Recorder, Settings};
+pub use profile::{PROFILES, Profile, RYOT};
+pub use recorder::Recorder;
 pub use request::{Request, Start, Status};
-pub use view::{VIEWS, ViewRow};
+pub use settings::{BUCKETS_LIMIT, Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
+pub use view::VIEWS;

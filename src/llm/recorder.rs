@@ -9,44 +9,25 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::catalogue::{CATALOGUE, Name, Shape};
+use super::catalogue::Name;
+use super::derived::{Derived, DerivedRow};
+use super::families::{Families, Stored};
+use super::profile::{PROFILES, RYOT};
 use super::request::{Request, Start};
 use super::scope::{Scope, ScopeKey};
-use super::view::{VIEWS, View};
+use super::settings::Settings;
+use super::view::VIEWS;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
-use crate::metrics::{Desc, Family, Options, Registry, SERIES_LIMIT, Sink, Source};
-
-/// What can be chosen when a recorder is made.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The most series of one family; default [`SERIES_LIMIT`]. Past it, new label sets are
-    /// counted together under `model="__overflow__"`.
-    pub series_limit: usize,
-    /// The views are on the page; default true.
-    pub views: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { series_limit: SERIES_LIMIT, views: true }
-    }
-}
-
-/// The stored families of the catalogue.
-#[derive(Debug)]
-pub(super) struct Families(Vec<Arc<Family>>);
-
-impl Families {
-    pub(super) fn get(&self, name: Name) -> &Arc<Family> {
-        &self.0[name as usize]
-    }
-}
+use crate::metrics::{Family, Registry, SERIES_LIMIT};
 
 /// Turns facts into samples.
 #[derive(Debug)]
 pub struct Recorder {
-    pub(super) families: Families,
+    pub(super) families: Arc<Families>,
+    pub(super) views: Vec<Arc<Derived>>,
+    /// The families of the profiles beside the catalogue's own.
+    pub(super) profiles: Vec<Arc<Derived>>,
     clock: Arc<dyn Clock>,
     scopes: RwLock<HashMap<ScopeKey, Arc<Scope>>>,
     /// Open requests that an engine's requests may be part of, by key.
@@ -54,32 +35,28 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the families of the catalogue, and their views, in a registry.
+    /// Makes the families of the catalogue, their views and the profiles in a registry.
     ///
     /// # Errors
-    /// If the registry has one of their names already.
-    pub fn new(registry: &Registry, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self> {
-        let mut families = Vec::with_capacity(CATALOGUE.len());
-        for row in CATALOGUE {
-            let mut desc = Desc::new(row.shape.kind(), row.name, row.help, row.labels)?;
-            if let Shape::Histogram(bounds) = row.shape {
-                desc = desc.with_bounds(bounds)?;
-            }
-            let options = Options {
-                series_limit: Some(settings.series_limit),
-                omit_empty_labels: true,
-                absent_if_empty: true,
-                created: false,
-                ..Options::default()
-            };
-            families.push(Family::new(desc, options));
+    /// If the registry has one of their names already, or a setting is refused.
+    pub fn new(registry: &Registry, clock: Arc<dyn Clock>, settings: &Settings) -> Result<Self> {
+        let families = Arc::new(Families::new());
+        registry.register_in(RYOT, Arc::new(Stored::new(families.clone())))?;
+        let derive = |profile, rows: &[DerivedRow]| -> Result<Vec<Arc<Derived>>> {
+            let sources = rows.iter().map(|row| Arc::new(Derived::new(*row, families.clone())));
+            let sources: Vec<_> = sources.collect();
+            sources.iter().try_for_each(|source| registry.register_in(profile, source.clone()))?;
+            Ok(sources)
+        };
+        let views = derive(RYOT, VIEWS)?;
+        let mut profiles = Vec::new();
+        for profile in PROFILES {
+            profiles.extend(derive(profile.name, profile.rows)?);
         }
-        registry.register(Arc::new(Stored(families.clone())))?;
-        for row in VIEWS.iter().filter(|_| settings.views) {
-            registry.register(Arc::new(View::new(row, families[row.of as usize].clone())))?;
-        }
-        let families = Families(families);
-        Ok(Self { families, clock, scopes: RwLock::default(), parents: Mutex::default() })
+        let (scopes, parents) = (RwLock::default(), Mutex::default());
+        let recorder = Self { families, views, profiles, clock, scopes, parents };
+        settings.apply(&recorder, registry)?;
+        Ok(recorder)
     }
 
     /// The family of this name.
@@ -163,25 +140,5 @@ impl Recorder {
 
     pub(super) fn disown(&self, key: u64) {
         self.parents.lock().remove(&key);
-    }
-}
-
-/// The stored families as one source, so that the overflow count is taken with them.
-struct Stored(Vec<Arc<Family>>);
-
-impl Source for Stored {
-    fn describe(&self) -> Vec<&Desc> {
-        self.0.iter().map(|family| family.desc()).collect()
-    }
-
-    fn collect(&self, sink: &mut dyn Sink) {
-        let overflowed: u64 = self.0.iter().map(|family| family.overflowed()).sum();
-        if overflowed > 0 {
-            let series = self.0[Name::Dropped as usize].series(&["cardinality"]);
-            series.add(overflowed as f64 - series.get());
-        }
-        for family in &self.0 {
-            family.collect(sink);
-        }
     }
 }

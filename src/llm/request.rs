@@ -379,7 +379,7 @@ mod tests {
         fn new() -> Self {
             let registry = Registry::default();
             let clock = Arc::new(ManualClock::default());
-            let recorder = Recorder::new(&registry, clock.clone(), Settings::default()).unwrap();
+            let recorder = Recorder::new(&registry, clock.clone(), &Settings::default()).unwrap();
             Self { registry, clock, recorder: Arc::new(recorder) }
         }
 

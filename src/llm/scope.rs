@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::catalogue::Name;
-use super::recorder::Families;
+use super::families::Families;
 use super::request::Status;
 use crate::error::ErrorKind;
 use crate::event::Mode;

@@ -19,7 +19,7 @@ static REGISTRY: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 
 static RECORDER: LazyLock<Arc<Recorder>> = LazyLock::new(|| {
     let clock = Arc::new(MonotonicClock);
-    let recorder = Recorder::new(&REGISTRY, clock, Settings::default());
+    let recorder = Recorder::new(&REGISTRY, clock, &Settings::default());
     Arc::new(recorder.expect("the catalogue's names are valid, distinct and registered first"))
 });
 

@@ -35,7 +35,7 @@ pub(super) fn catalogue() -> Vec<CatalogueRow> {
     let stored = CATALOGUE.iter().map(|row| (*row, row.name));
     let views = VIEWS.iter().map(|view| {
         let labels = &["model"][..];
-        (Row { name: view.name, help: view.help, labels, ..*view.of.row() }, view.name)
+        (Row { name: view.name, help: view.help, labels, shape: view.shape }, view.name)
     });
     let row = |(row, name): (Row, &str)| {
         let kind = row.shape.kind();

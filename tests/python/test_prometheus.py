@@ -31,6 +31,7 @@ CONFIG = """
 global: {{scrape_interval: 200ms}}
 scrape_configs:
   - job_name: ryot
+    params: {params}
     static_configs: [{{targets: ["{target}"]}}]
 """
 
@@ -58,10 +59,10 @@ def prometheus(tmp_path, live_server):
 
 
 @contextmanager
-def scraping(tmp_path, target, *options):
-    """Runs a Prometheus that scrapes one target; gives its address."""
+def scraping(tmp_path, target, *options, params=None):
+    """Runs a Prometheus that scrapes one target with a query; gives its address."""
     config = tmp_path / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target))
+    config.write_text(CONFIG.format(target=target, params=json.dumps(params or {})))
     address = f"127.0.0.1:{free_port()}"
     command = [
         binary("prometheus"),

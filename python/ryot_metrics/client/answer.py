@@ -15,6 +15,7 @@ from ryot_metrics.client.encoding import choose_encoder
 
 ALLOWED = "GET, HEAD, OPTIONS"
 CODINGS = ["zstd", "gzip"]
+TEXT = "text/plain; charset=utf-8"
 
 
 class Answer(NamedTuple):
@@ -42,11 +43,12 @@ def answer(
         accept: Its header `Accept`, if it has one.
         accept_encoding: Its header `Accept-Encoding`, if it has one.
         query: What stands behind the `?` of its target; `name[]` restricts the page to samples of
-            these names.
+            these names, and `profile` chooses the names of the families of language models.
         compressed: Whether the page may be compressed.
 
     Returns:
-        The response. For HEAD its body is empty and its headers are those of GET.
+        The response; for an unknown profile a 400 that names those that there are. For HEAD its
+        body is empty and its headers are those of GET.
 
     Example:
         >>> from ryot_metrics.client import REGISTRY
@@ -59,7 +61,10 @@ def answer(
         refusal = f"# {method} is not allowed here; {ALLOWED} are\n"
         return _answer(HTTPStatus.METHOD_NOT_ALLOWED, [("Allow", ALLOWED)], refusal.encode())
     encoder, content_type = choose_encoder(accept)
-    page = encoder(_restricted(registry, query))
+    try:
+        page = encoder(_selected(registry, query))
+    except UnknownProfileError as error:
+        return _answer(HTTPStatus.BAD_REQUEST, [("Content-Type", TEXT)], f"{error}\n".encode())
     headers = [("Content-Type", content_type), ("Cache-Control", "no-store")]
     coding = choose_coding(accept_encoding or "", CODINGS) if compressed else None
     if coding is not None:
@@ -73,11 +78,38 @@ def _answer(status: HTTPStatus, headers: list[tuple[str, str]], body: bytes = b"
     return Answer(status, [*headers, ("Content-Length", str(len(body)))], body)
 
 
-def _restricted(registry: CollectorRegistry, query: str) -> CollectorRegistry:
+def _selected(registry: CollectorRegistry, query: str) -> CollectorRegistry:
     """The part of a registry that a query asks for; all of one that cannot be restricted."""
-    names = parse_qs(query).get("name[]")
+    asked = parse_qs(query)
+    if "profile" in asked:
+        registry = with_profile(registry, asked["profile"][-1])
+    names = asked.get("name[]")
     restrict: Any = getattr(registry, "restricted_registry", None)
     return restrict(names) if names and restrict else registry
+
+
+class UnknownProfileError(ValueError):
+    """A profile that a registry does not have."""
+
+
+def with_profile(registry: CollectorRegistry, profile: str | None) -> CollectorRegistry:
+    """A registry's view in a profile; the registry itself for None.
+
+    Raises:
+        UnknownProfileError: For a profile that it does not have.
+
+    Example:
+        >>> from ryot_metrics.client import REGISTRY
+        >>> with_profile(REGISTRY, "vllm") is with_profile(REGISTRY, None)
+        False
+    """
+    if profile is None:
+        return registry
+    known: list[str] = getattr(registry, "profiles", [])
+    if profile not in known:
+        limit = f"it must be one of {', '.join(known)}" if known else "this registry has none"
+        raise UnknownProfileError(f"profile is {profile!r}; {limit}")
+    return registry.with_profile(profile)
 
 
 def gzip_accepted(accept_encoding: str | None) -> bool:

@@ -1,0 +1,198 @@
+//! The stored families of the catalogue, each made with its first write.
+//!
+//! A histogram is stored with the bounds of every page that shows it, in whatever profile, and
+//! each page shows the sums over its own: nothing is written twice.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::RwLock;
+
+use super::catalogue::{CATALOGUE, Name, Row, Shape};
+use super::profile::PROFILES;
+use crate::error::Result;
+use crate::metrics::{
+    Desc, Family, NativeOptions, Options, Rebucketed, SERIES_LIMIT, Sampling, Sink, Source,
+};
+
+/// How a family is made.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Plan {
+    /// The bounds that its own page shows; none for a histogram that is only native.
+    pub(super) bounds: Vec<f64>,
+    pub(super) native: Option<NativeOptions>,
+    pub(super) series_limit: usize,
+}
+
+impl Plan {
+    pub(super) fn of(row: &Row) -> Self {
+        let bounds = if let Shape::Histogram(bounds) = row.shape { bounds } else { &[] };
+        Self { bounds: bounds.to_vec(), native: None, series_limit: SERIES_LIMIT }
+    }
+}
+
+/// One family's place.
+#[derive(Debug)]
+pub(super) struct Slot {
+    name: Name,
+    plan: RwLock<Plan>,
+    family: OnceLock<Arc<Family>>,
+    /// A gauge is always recorded, for its steps up and down must meet.
+    sampling: Option<Arc<Sampling>>,
+    hidden: AtomicBool,
+}
+
+impl Slot {
+    fn new(name: Name) -> Self {
+        let row = name.row();
+        let sampled = matches!(row.shape, Shape::Counter | Shape::Histogram(_));
+        Self {
+            name,
+            plan: RwLock::new(Plan::of(row)),
+            family: OnceLock::new(),
+            sampling: sampled.then(Arc::default),
+            hidden: AtomicBool::new(false),
+        }
+    }
+
+    fn get(&self) -> &Arc<Family> {
+        self.family.get().unwrap_or_else(|| {
+            let plan = self.plan.read(); // held, so that a change of plan is not too late
+            self.family.get_or_init(|| self.make(&plan))
+        })
+    }
+
+    fn make(&self, plan: &Plan) -> Arc<Family> {
+        let options = Options {
+            series_limit: Some(plan.series_limit),
+            omit_empty_labels: true,
+            absent_if_empty: true,
+            created: false,
+            sampling: self.sampling.clone(),
+            ..Options::default()
+        };
+        let mut desc = describe(self.name.row());
+        desc.bounds = stored_bounds(self.name, &plan.bounds).into();
+        desc.native = plan.native;
+        Family::new(desc, options)
+    }
+
+    /// The family, unless nothing was written or it is switched off.
+    pub(super) fn shown(&self) -> Option<&Arc<Family>> {
+        self.family.get().filter(|_| !self.hidden.load(Ordering::Relaxed))
+    }
+
+    /// How the family is made, or was.
+    pub(super) fn plan(&self) -> Plan {
+        self.plan.read().clone()
+    }
+
+    /// Whether it has been made: its buckets stay as they are.
+    pub(super) fn is_made(&self) -> bool {
+        self.family.get().is_some()
+    }
+
+    /// Changes how the family is made. False if it is too late for that; a limit of series is
+    /// never too late.
+    pub(super) fn set_plan(&self, plan: Plan) -> bool {
+        let mut now = self.plan.write();
+        if let Some(family) = self.family.get() {
+            family.set_series_limit(plan.series_limit);
+            now.series_limit = plan.series_limit;
+        } else {
+            *now = plan.clone();
+        }
+        *now == plan
+    }
+
+    /// Records every n-th observation of a histogram, or, with 0, switches the family off.
+    pub(super) fn set_every(&self, every: u64) {
+        self.hidden.store(every == 0, Ordering::Relaxed);
+        if let Some(sampling) = &self.sampling {
+            sampling.set(every);
+        }
+    }
+}
+
+/// The description of a row, without buckets.
+pub(super) fn describe(row: &Row) -> Desc {
+    Desc::new(row.shape.kind(), row.name, row.help, row.labels).expect("a row is a valid family")
+}
+
+/// All bounds that some page shows, with these of the family's own.
+fn stored_bounds(name: Name, own: &[f64]) -> Vec<f64> {
+    let Shape::Histogram(row) = name.row().shape else { return Vec::new() };
+    let rows = PROFILES.iter().flat_map(|profile| profile.rows);
+    let users = rows.filter(|row| row.terms.iter().any(|term| term.of == name));
+    let theirs = users.flat_map(|row| row.bounds()).copied();
+    // A view has the row's bounds, whatever the family's own are.
+    let mut all: Vec<f64> = own.iter().chain(row).copied().chain(theirs).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    all.dedup();
+    all
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Families(Vec<Slot>);
+
+impl Families {
+    pub(super) fn new() -> Self {
+        Self(Name::ALL.iter().map(|name| Slot::new(*name)).collect())
+    }
+
+    /// The family, which exists from now on.
+    pub(super) fn get(&self, name: Name) -> &Arc<Family> {
+        self.slot(name).get()
+    }
+
+    pub(super) fn slot(&self, name: Name) -> &Slot {
+        &self.0[name as usize]
+    }
+
+    fn made(&self) -> impl Iterator<Item = &Arc<Family>> {
+        self.0.iter().filter_map(|slot| slot.family.get())
+    }
+}
+
+/// The stored families as one source, so that the overflow count is taken with them.
+pub(super) struct Stored {
+    families: Arc<Families>,
+    descs: Vec<Desc>,
+}
+
+impl Stored {
+    pub(super) fn new(families: Arc<Families>) -> Self {
+        Self { families, descs: CATALOGUE.iter().map(describe).collect() }
+    }
+}
+
+impl Source for Stored {
+    fn describe(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self, sink: &mut dyn Sink) {
+        let overflowed: u64 = self.families.made().map(|family| family.overflowed()).sum();
+        if overflowed > 0 {
+            let series = self.families.get(Name::Dropped).series(&["cardinality"]);
+            series.add(overflowed as f64 - series.get());
+        }
+        for slot in &self.families.0 {
+            let Some(family) = slot.shown() else { continue };
+            if matches!(slot.name.row().shape, Shape::Histogram(_)) {
+                family.collect(&mut Rebucketed::new(&slot.plan().bounds, sink));
+            } else {
+                family.collect(sink);
+            }
+        }
+    }
+}
+
+/// Whether bounds can be those of a histogram.
+///
+/// # Errors
+/// As [`Desc::with_bounds`].
+pub(super) fn check_bounds(name: Name, bounds: &[f64]) -> Result<()> {
+    describe(name.row()).with_bounds(bounds).map(drop)
+}
