@@ -52,11 +52,13 @@ impl Term {
     }
 
     /// The series that have this value of this label.
+    #[must_use]
     pub const fn only(self, label: &'static str, value: &'static str) -> Self {
         Self { only: Some((label, value)), ..self }
     }
 
     /// The same, taken away.
+    #[must_use]
     pub const fn less(self) -> Self {
         Self { less: true, ..self }
     }

@@ -94,7 +94,7 @@ impl Slot {
 
     /// Changes how the family is made. False if it is too late for that; a limit of series is
     /// never too late.
-    pub(super) fn set_plan(&self, plan: Plan) -> bool {
+    pub(super) fn set_plan(&self, plan: &Plan) -> bool {
         let mut now = self.plan.write();
         if let Some(family) = self.family.get() {
             family.set_series_limit(plan.series_limit);
@@ -102,7 +102,7 @@ impl Slot {
         } else {
             *now = plan.clone();
         }
-        *now == plan
+        *now == *plan
     }
 
     /// Records every n-th observation of a histogram, or, with 0, switches the family off.
@@ -124,7 +124,7 @@ fn stored_bounds(name: Name, own: &[f64]) -> Vec<f64> {
     let Shape::Histogram(row) = name.row().shape else { return Vec::new() };
     let rows = PROFILES.iter().flat_map(|profile| profile.rows);
     let users = rows.filter(|row| row.terms.iter().any(|term| term.of == name));
-    let theirs = users.flat_map(|row| row.bounds()).copied();
+    let theirs = users.flat_map(super::derived::DerivedRow::bounds).copied();
     // A view has the row's bounds, whatever the family's own are.
     let mut all: Vec<f64> = own.iter().chain(row).copied().chain(theirs).collect();
     all.sort_unstable_by(f64::total_cmp);

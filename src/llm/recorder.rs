@@ -28,6 +28,8 @@ pub struct Recorder {
     pub(super) views: Vec<Arc<Derived>>,
     /// The families of the profiles beside the catalogue's own.
     pub(super) profiles: Vec<Arc<Derived>>,
+    /// As they were applied last.
+    pub(super) settings: Mutex<Settings>,
     clock: Arc<dyn Clock>,
     scopes: RwLock<HashMap<ScopeKey, Arc<Scope>>>,
     /// Open requests that an engine's requests may be part of, by key.
@@ -54,7 +56,9 @@ impl Recorder {
             profiles.extend(derive(profile.name, profile.rows)?);
         }
         let (scopes, parents) = (RwLock::default(), Mutex::default());
-        let recorder = Self { families, views, profiles, clock, scopes, parents };
+        let applied = Mutex::default();
+        let recorder =
+            Self { families, views, profiles, settings: applied, clock, scopes, parents };
         settings.apply(&recorder, registry)?;
         Ok(recorder)
     }

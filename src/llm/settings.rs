@@ -74,6 +74,7 @@ impl Settings {
     /// [`Error::InvalidArgument`] with the setting, its value and its limit; for buckets also if
     /// the family was written before.
     pub fn apply(&self, recorder: &Recorder, registry: &Registry) -> Result<()> {
+        let mut before = recorder.settings.lock();
         let wishes = self.wishes()?;
         registry.check_profile(&self.profile)?;
         for (name, wish) in Name::ALL.iter().zip(&wishes) {
@@ -84,11 +85,13 @@ impl Settings {
                 return Err(too_late(*name));
             }
         }
-        registry.set_labels(self.labels.clone())?;
+        if self.labels != before.labels {
+            registry.set_labels(self.labels.clone())?; // of which a registry may have its own
+        }
         registry.set_default_profile(&self.profile)?;
         for (name, wish) in Name::ALL.iter().zip(wishes) {
             let slot = recorder.families.slot(*name);
-            if !slot.set_plan(wish.plan) {
+            if !slot.set_plan(&wish.plan) {
                 return Err(too_late(*name)); // the first write came this very moment
             }
             slot.set_every(wish.every);
@@ -100,6 +103,7 @@ impl Settings {
         for derived in &recorder.profiles {
             derived.show(!disabled(derived.name()));
         }
+        before.clone_from(self);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ impl PyIsolated {
     #[new]
     fn new(registry: &PyRegistry) -> PyResult<Self> {
         let clock = Arc::new(ManualClock::default());
-        let recorder = Recorder::new(registry.core(), clock.clone(), Settings::default())?;
+        let recorder = Recorder::new(registry.core(), clock.clone(), &Settings::default())?;
         Ok(Self { recorder: Arc::new(recorder), clock })
     }
 
