@@ -41,7 +41,9 @@ __all__ = [
     "encode",
     "model_info",
     "negotiate",
+    "stop_watching_gpus",
     "system_info",
+    "watch_gpus",
 ]
 
 __version__: Final[str]
@@ -291,6 +293,9 @@ class NativeServer:
 
 def choose_coding(accept_encoding: str, offered: Sequence[str]) -> str | None: ...
 def compress(body: bytes, coding: str) -> bytes: ...
+
+def watch_gpus(models: Mapping[str | None, str], interval: float, library: str | None) -> None: ...
+def stop_watching_gpus() -> None: ...
 
 # --- requests
 

@@ -18,12 +18,14 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{
-    DecodeError, LlamaBackendDeviceType, LlamaContextLoadError, list_llama_ggml_backend_devices,
+    DecodeError, LlamaBackendDevice, LlamaBackendDeviceType, LlamaContextLoadError,
+    list_llama_ggml_backend_devices,
 };
 use parking_lot::Mutex;
 
 use crate::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Token};
 use crate::error::{Error, Result};
+use crate::gpu::{Probe, Reading};
 
 /// "All layers", whatever their number.
 const ALL_LAYERS: u32 = i32::MAX as u32;
@@ -200,12 +202,41 @@ fn check_file(path: &Path) -> Result<()> {
     }
 }
 
-/// The first GPU's backend, such as `cuda`.
-fn gpu() -> Option<String> {
+/// The GPUs that llama.cpp was built for and has found.
+fn gpus() -> Vec<LlamaBackendDevice> {
     backend(); // devices register with it
     let gpus = [LlamaBackendDeviceType::Gpu, LlamaBackendDeviceType::IntegratedGpu];
-    let devices = list_llama_ggml_backend_devices();
-    let gpu = devices.iter().find(|device| gpus.contains(&device.device_type))?;
+    let mut devices = list_llama_ggml_backend_devices();
+    devices.retain(|device| gpus.contains(&device.device_type));
+    devices
+}
+
+/// The memory of these devices, for where their driver is not NVIDIA's.
+#[derive(Debug)]
+pub struct Devices(());
+
+impl Devices {
+    /// None if llama.cpp has no GPU.
+    pub fn find() -> Option<Self> {
+        (!gpus().is_empty()).then_some(Self(()))
+    }
+}
+
+impl Probe for Devices {
+    fn read(&mut self) -> Result<Vec<Reading>> {
+        let read = |(number, gpu): (usize, LlamaBackendDevice)| Reading {
+            device: number.to_string(),
+            memory_used: Some(gpu.memory_total.saturating_sub(gpu.memory_free) as u64),
+            memory_total: Some(gpu.memory_total as u64),
+            ..Reading::default()
+        };
+        Ok(gpus().into_iter().enumerate().map(read).collect())
+    }
+}
+
+/// The first GPU's backend, such as `cuda`.
+fn gpu() -> Option<String> {
+    let gpu = gpus().into_iter().next()?;
     Some(match gpu.backend.to_lowercase() {
         name if name == "mtl" => "metal".to_owned(),
         name => name,

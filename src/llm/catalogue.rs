@@ -139,13 +139,22 @@ catalogue! {
         "GPU memory by what it holds; used is all that is in use, peak the most so far.";
     GpuMemoryReserved: "ryot_gpu_memory_reserved_bytes", Shape::Gauge,
         ["model", "device_id"],
-        "GPU memory that is reserved, in use or not.";
+        "GPU memory that is reserved: by the service's allocator, or by the driver for itself.";
+    GpuMemoryTotal: "ryot_gpu_memory_total_bytes", Shape::Gauge,
+        ["model", "device_id"],
+        "GPU memory that there is.";
     GpuMemoryPercentage: "ryot_gpu_memory_percentage", Shape::Gauge,
         ["model", "device_id", "batch_size"],
         "GPU memory in use, 0 to 100.";
     GpuUtilization: "ryot_gpu_utilization_percent", Shape::Gauge,
         ["model", "device_id", "kernel_type"],
         "Time in which the GPU computed, 0 to 100.";
+    GpuPower: "ryot_gpu_power_watts", Shape::Gauge,
+        ["model", "device_id"],
+        "Power that the GPU draws.";
+    GpuTemperature: "ryot_gpu_temperature_celsius", Shape::Gauge,
+        ["model", "device_id"],
+        "Temperature of the GPU's chip.";
     MemoryEfficiency: "ryot_memory_efficiency_ratio", Shape::Computed,
         ["model", "device_id"],
         "GPU memory in use over GPU memory reserved.";

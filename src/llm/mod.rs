@@ -7,6 +7,7 @@ mod catalogue;
 mod classes;
 mod derived;
 mod families;
+mod gpu;
 mod listen;
 mod profile;
 mod recorder;

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::catalogue::Name;
 use super::derived::{Derived, DerivedRow};
 use super::families::{Families, Stored};
+use super::gpu::Devices;
 use super::profile::{PROFILES, RYOT};
 use super::request::{Request, Start};
 use super::scope::{Scope, ScopeKey};
@@ -34,6 +35,7 @@ pub struct Recorder {
     scopes: RwLock<HashMap<ScopeKey, Arc<Scope>>>,
     /// Open requests that an engine's requests may be part of, by key.
     parents: Mutex<HashMap<u64, Weak<Request>>>,
+    pub(super) devices: Devices,
 }
 
 impl Recorder {
@@ -56,9 +58,16 @@ impl Recorder {
             profiles.extend(derive(profile.name, profile.rows)?);
         }
         let (scopes, parents) = (RwLock::default(), Mutex::default());
-        let applied = Mutex::default();
-        let recorder =
-            Self { families, views, profiles, settings: applied, clock, scopes, parents };
+        let recorder = Self {
+            families,
+            views,
+            profiles,
+            settings: Mutex::default(),
+            clock,
+            scopes,
+            parents,
+            devices: Devices::default(),
+        };
         settings.apply(&recorder, registry)?;
         Ok(recorder)
     }

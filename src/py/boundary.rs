@@ -19,6 +19,12 @@ pub(super) fn detached_in_core<T: Send>(py: Python<'_>, work: impl FnOnce() -> T
     })
 }
 
+/// Runs `work` with the GIL if the interpreter is not at its end, for threads that may outlive it.
+pub(super) fn try_attached(work: impl for<'py> FnOnce(Python<'py>)) {
+    #[allow(clippy::disallowed_methods)] // this is the door
+    let _ = Python::try_attach(work);
+}
+
 /// Runs `work` with the GIL, on whatever thread this is.
 pub(super) fn attached<T>(work: impl for<'py> FnOnce(Python<'py>) -> T) -> T {
     #[allow(clippy::disallowed_methods)] // this is the door

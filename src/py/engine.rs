@@ -270,6 +270,9 @@ fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<Engine> {
     let clock = recorder.clock().clone();
     let loaded = backend::load(model, config.gpu_layers, &later, &*clock);
     let device = loaded.as_ref().map_or("", |model| &*model.info().device);
+    if !["", "cpu", "toy"].contains(&device) && recorder.gpu_model().is_none() {
+        recorder.attribute_gpu(None, name);
+    }
     let observer = Arc::new(EngineObserver::new(recorder, name, device));
     later.0.into_inner().iter().for_each(|event| observer.observe(event));
     Engine::start(loaded?, config.config.clone(), observer, clock)

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
+use super::gpu;
 use crate::clock::MonotonicClock;
 use crate::llm::{Recorder, Settings};
 use crate::metrics::{Registry, disable_created_metrics};
@@ -20,6 +21,7 @@ static REGISTRY: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 static RECORDER: LazyLock<Arc<Recorder>> = LazyLock::new(|| {
     let clock = Arc::new(MonotonicClock);
     let recorder = Recorder::new(&REGISTRY, clock, &Settings::default());
+    let _ = REGISTRY.register(Arc::new(gpu::FirstPage)); // it has no name that could be taken
     Arc::new(recorder.expect("the catalogue's names are valid, distinct and registered first"))
 });
 
@@ -50,6 +52,11 @@ impl Deref for Current {
 pub(super) fn registry() -> Arc<Registry> {
     LazyLock::force(&RECORDER);
     REGISTRY.clone()
+}
+
+/// The recorder behind the default registry.
+pub(super) fn usual() -> &'static Arc<Recorder> {
+    &RECORDER
 }
 
 /// The recorder behind the default registry, or its stand-in.
@@ -95,5 +102,6 @@ pub(super) fn claim(py: Python<'_>) -> PyResult<()> {
     if ["true", "1", "t"].contains(&&*disabled.to_lowercase()) {
         disable_created_metrics();
     }
+    gpu::obey_environment();
     Ok(())
 }

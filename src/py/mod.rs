@@ -10,6 +10,7 @@ mod engine;
 mod errors;
 mod fork;
 mod globals;
+mod gpu;
 mod handle;
 mod isolated;
 mod metric;
@@ -34,6 +35,8 @@ mod _ryot_metrics {
         DecodeError, DuplicateTimeseries, EngineClosedError, OutOfMemoryError, QueueFullError,
         RyotError,
     };
+    #[pymodule_export]
+    use super::gpu::{stop_watching_gpus, watch_gpus};
     #[pymodule_export]
     use super::isolated::PyIsolated;
     #[pymodule_export]
