@@ -59,8 +59,5 @@ impl Probe for Nvml {
 }
 
 fn refusal(action: &str, error: &NvmlError) -> Error {
-    // The loader's error has the library's name and the system's words in its source.
-    let source = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    let reason = format!("{error}{}", source.unwrap_or_default());
-    Error::Io { action: action.to_owned(), reason, code: None }
+    Error::Io { action: action.to_owned(), reason: error.to_string(), code: None }
 }
