@@ -19,6 +19,7 @@ from ryot_metrics._ryot_metrics import (
     system_info,
 )
 from ryot_metrics.asgi import mount_metrics
+from ryot_metrics.config import Settings, configure
 from ryot_metrics.context import InferenceContext
 from ryot_metrics.dashboard import mount_dashboard
 from ryot_metrics.decorators import track_inference_request, track_token_generation
@@ -36,8 +37,10 @@ __all__ = [
     "QueueFullError",
     "RyotError",
     "SamplingParams",
+    "Settings",
     "Stream",
     "__version__",
+    "configure",
     "model_info",
     "mount_dashboard",
     "mount_metrics",

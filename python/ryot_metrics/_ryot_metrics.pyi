@@ -33,6 +33,7 @@ __all__ = [
     "Summary",
     "Wakeup",
     "__version__",
+    "apply_settings",
     "catalogue",
     "choose_coding",
     "compress",
@@ -295,6 +296,18 @@ def choose_coding(accept_encoding: str, offered: Sequence[str]) -> str | None: .
 def compress(body: bytes, coding: str) -> bytes: ...
 def watch_gpus(models: Mapping[str | None, str], interval: float, library: str | None) -> None: ...
 def stop_watching_gpus() -> None: ...
+
+# --- settings
+
+def apply_settings(
+    profile: str,
+    views: bool,
+    disabled: Sequence[str],
+    sampling: Sequence[tuple[str, int]],
+    buckets: Sequence[tuple[str, float | Sequence[float]]],
+    labels: Sequence[tuple[str, str]],
+    series_limit: int,
+) -> None: ...
 
 # --- requests
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ryot_metrics import Engine, EngineConfig, RyotError, catalogue, models
 from ryot_metrics._extra import serve_extra
+from ryot_metrics.config import settings
 from ryot_metrics.observability.commands import add_commands
 
 if TYPE_CHECKING:
@@ -66,8 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_top(commands)
     table = commands.add_parser("catalogue", help="print the table of metric families")
     table.set_defaults(run=lambda _: print(catalogue.markdown(), end=""))
+    config = commands.add_parser("config", help="print the settings and where they come from")
+    config.set_defaults(run=lambda _: _config())
     add_commands(commands)
     return parser
+
+
+def _config() -> None:
+    rows = [("setting", "value", "default", "variable", "from"), *settings().table()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

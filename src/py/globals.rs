@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use super::gpu;
 use crate::clock::MonotonicClock;
+use crate::error::Result;
 use crate::llm::{Recorder, Settings};
 use crate::metrics::{Registry, disable_created_metrics};
 
@@ -67,6 +68,11 @@ pub(super) fn recorder() -> Current {
         return Current::StandIn(recorder.clone());
     }
     Current::Usual(&RECORDER)
+}
+
+/// Applies settings to the usual recorder and the default registry.
+pub(super) fn configure(settings: &Settings) -> Result<()> {
+    settings.apply(&RECORDER, &REGISTRY)
 }
 
 /// Lets a recorder take the place of the usual one, until `reinstate`.

@@ -17,6 +17,7 @@ mod metric;
 mod registry;
 mod request;
 mod serve;
+mod settings;
 mod values;
 
 use pyo3::prelude::*;
@@ -49,6 +50,8 @@ mod _ryot_metrics {
     use super::request::{PyRequest, catalogue};
     #[pymodule_export]
     use super::serve::{PyServer, choose_coding, compress};
+    #[pymodule_export]
+    use super::settings::apply_settings;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,230 @@
+"""The settings of the process: `configure`, and the variables `RYOT_METRICS_*` it begins with.
+
+What a value may be is the native module's to say; this module carries values there, and knows
+which came from where. Must not import more than the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ryot_metrics import _ryot_metrics, catalogue
+
+__all__ = ["Settings", "configure", "settings"]
+
+NATIVE_FACTOR = 1.1
+"""How much the buckets of a histogram that is `"native"` grow, at most."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen, as it is.
+
+    Attributes:
+        profile: The names of the families of language models on a page that asks for none:
+            `ryot`, `vllm` or `otel`.
+        views: Whether the catalogue's views, sums under a second name, are on the page.
+        disabled: Families that are off, by name or shell pattern (`ryot_gpu_*`). A counter or
+            histogram is not recorded meanwhile, and no profile shows what it is the source of.
+        sampling: Histograms of which only every n-th observation is recorded. Their `_count`,
+            `_sum` and buckets are those of the recorded observations, so a rate of `_count` is
+            1/n of the real one; quantiles and means stay what they are.
+        buckets: Upper bounds of histograms that should differ from the catalogue's; or `"native"`
+            for a native histogram, or the factor by which its buckets grow. Views and the other
+            profiles keep their own. They are fixed by a family's first observation.
+        labels: Labels of every sample of the default registry.
+        series_limit: The most series of one family; past it, new label sets are counted under
+            `model="__overflow__"`.
+        sources: Where each setting came from: `default`, `environment` or `configure`.
+    """
+
+    profile: str = "ryot"
+    views: bool = True
+    disabled: Sequence[str] = ()
+    sampling: Mapping[str, int] = field(default_factory=dict)
+    buckets: Mapping[str, Sequence[float] | float | str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    series_limit: int = 10_000
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def table(self) -> list[tuple[str, str, str, str, str]]:
+        """Each setting's name, value, default, environment variable, and where it came from."""
+        rows = []
+        for name in _PARSERS:
+            value, default = getattr(self, name), getattr(_DEFAULTS, name)
+            source = self.sources.get(name, "default")
+            rows.append((name, _written(value), _written(default), variable(name), source))
+        return rows
+
+    def _apply(self) -> None:
+        _ryot_metrics.apply_settings(
+            self.profile,
+            self.views,
+            _expanded(self.disabled),
+            list(self.sampling.items()),
+            [(name, _buckets(value)) for name, value in self.buckets.items()],
+            [(str(name), str(value)) for name, value in self.labels.items()],
+            self.series_limit,
+        )
+
+
+_DEFAULTS = Settings()
+_current = _DEFAULTS
+
+
+def settings() -> Settings:
+    """The settings as they are.
+
+    Example:
+        >>> settings().series_limit
+        10000
+    """
+    return _current
+
+
+def configure(**changes: Any) -> Settings:
+    """Changes settings, at any time; those not named stay, and None brings a default back.
+
+    Args:
+        **changes: Attributes of `Settings`, each given as a whole.
+
+    Returns:
+        The settings as they are now.
+
+    Raises:
+        TypeError: For a setting that there is not, or a value of a wrong type.
+        ValueError: With the setting, its value and its limit, and for buckets of a family that
+            has observations. Then nothing has changed.
+
+    Example:
+        >>> configure(sampling={"ryot_batch_size_distribution": 10}).sampling
+        {'ryot_batch_size_distribution': 10}
+        >>> configure(sampling=None).sampling
+        {}
+        >>> configure(series_limit=0)
+        Traceback (most recent call last):
+        ValueError: series_limit is 0; it must be 1 to 10000000
+    """
+    return _change(changes, "configure")
+
+
+def _change(changes: Mapping[str, Any], source: str) -> Settings:
+    global _current
+    for name in changes:
+        if name not in _PARSERS:
+            known = ", ".join(_PARSERS)
+            raise TypeError(f"there is no setting {name!r}; there are {known}")
+    values = {k: getattr(_DEFAULTS, k) if v is None else v for k, v in changes.items()}
+    sources = {k: "default" if v is None else source for k, v in changes.items()}
+    changed = replace(_current, **values, sources={**_current.sources, **sources})
+    changed._apply()
+    _current = changed
+    return changed
+
+
+def _expanded(patterns: Sequence[str]) -> list[str]:
+    """Names for patterns; what is no pattern is left for the native module to know."""
+    if isinstance(patterns, str):
+        raise TypeError(f"disabled is {patterns!r}; it must be a list of names")
+    names: list[str] = []
+    for pattern in patterns:
+        if not any(sign in pattern for sign in "*?["):
+            names.append(pattern)
+            continue
+        found = [f.name for f in catalogue.families() if fnmatchcase(f.name, pattern)]
+        if not found:
+            raise ValueError(f"disabled names {pattern!r}; no family has such a name")
+        names += found
+    return names
+
+
+def _buckets(value: Sequence[float] | float | str) -> Sequence[float] | float:
+    if value == "native":
+        return NATIVE_FACTOR
+    if isinstance(value, str):
+        raise ValueError(f"buckets are {value!r}; they must be bounds, a factor or 'native'")
+    return value
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting.
+
+    Example:
+        >>> variable("series_limit")
+        'RYOT_METRICS_SERIES_LIMIT'
+    """
+    return f"RYOT_METRICS_{name.upper()}"
+
+
+def _bool(text: str) -> bool:
+    words = {"1": True, "true": True, "on": True, "yes": True}
+    words |= {"0": False, "false": False, "off": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(f"it must be one of {', '.join(words)}")
+    return words[text.lower()]
+
+
+def _list(text: str, separator: str = ",") -> list[str]:
+    return [part.strip() for part in text.split(separator) if part.strip()]
+
+
+def _pairs(text: str, separator: str = ",") -> dict[str, str]:
+    pairs = {}
+    for part in _list(text, separator):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{part!r} has no '='")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _bounds(text: str) -> list[float] | str:
+    return text if text == "native" else [float(bound) for bound in text.split()]
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "profile": str,
+    "views": _bool,
+    "disabled": _list,
+    "sampling": lambda text: {name: int(every) for name, every in _pairs(text).items()},
+    "buckets": lambda text: {name: _bounds(value) for name, value in _pairs(text, ";").items()},
+    "labels": _pairs,
+    "series_limit": int,
+}
+
+
+def _written(value: Any) -> str:
+    """A value as its environment variable writes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Mapping):
+        bounds = any(not isinstance(it, (str, int)) for it in value.values())
+        pairs = (f"{name}={_written(it)}" for name, it in value.items())
+        return (";" if bounds else ",").join(pairs)
+    if isinstance(value, (list, tuple)):
+        numbers = all(isinstance(it, (int, float)) for it in value)
+        return " ".join(f"{it:g}" for it in value) if numbers else ",".join(value)
+    return str(value)
+
+
+def _read_environment() -> None:
+    """Takes the variables over; a malformed one is logged and its default kept."""
+    for name, parse in _PARSERS.items():
+        text = os.environ.get(variable(name), "").strip()
+        if not text:
+            continue
+        try:
+            _change({name: parse(text)}, "environment")
+        except (ValueError, TypeError, OverflowError) as error:
+            import logging
+
+            kept = _written(getattr(_DEFAULTS, name)) or "none"
+            message = "%s is %r and is ignored, the default (%s) is kept: %s"
+            logging.getLogger("ryot_metrics").warning(message, variable(name), text, kept, error)
+
+
+_read_environment()

@@ -1,0 +1,57 @@
+//! The settings of the usual recorder, from Python.
+
+use pyo3::prelude::*;
+
+use super::globals;
+use crate::error::{Error, Result};
+use crate::llm::{Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
+use crate::metrics::Pairs;
+
+/// Bounds, or the growth factor of a native histogram.
+#[derive(FromPyObject)]
+pub(super) enum AnyBuckets {
+    Native(f64),
+    Classic(Vec<f64>),
+}
+
+impl From<AnyBuckets> for Buckets {
+    fn from(buckets: AnyBuckets) -> Self {
+        match buckets {
+            AnyBuckets::Native(factor) => Self::Native(factor),
+            AnyBuckets::Classic(bounds) => Self::Classic(bounds),
+        }
+    }
+}
+
+/// Applies all settings of the process; `ryot_metrics.configure` says what they mean.
+///
+/// Raises:
+///     ValueError: With the setting, its value and its limit; then nothing has changed.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // one for each setting
+pub(super) fn apply_settings(
+    profile: String,
+    views: bool,
+    disabled: Vec<String>,
+    sampling: Vec<(String, i64)>,
+    buckets: Vec<(String, AnyBuckets)>,
+    labels: Pairs,
+    series_limit: i64,
+) -> PyResult<()> {
+    let buckets = buckets.into_iter().map(|(name, buckets)| (name, buckets.into())).collect();
+    let sampling = sampling.into_iter().map(|(name, every)| {
+        let setting = format!("sampling of {name}");
+        Ok((name, at_least_1(&setting, every, SAMPLING_LIMIT)?))
+    });
+    let sampling = sampling.collect::<Result<_>>()?;
+    let series_limit = at_least_1("series_limit", series_limit, SERIES_LIMIT_MAX as u64)? as usize;
+    let settings = Settings { profile, views, disabled, sampling, buckets, labels, series_limit };
+    Ok(globals::configure(&settings)?)
+}
+
+/// A number that the core takes without a sign; how great it may be is the core's to say.
+fn at_least_1(setting: &str, value: i64, most: u64) -> Result<u64> {
+    u64::try_from(value).map_err(|_| {
+        Error::InvalidArgument(format!("{setting} is {value}; it must be 1 to {most}"))
+    })
+}
