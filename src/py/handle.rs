@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::boundary::attached;
 use super::callbacks::{Age, Callback};
 use super::globals;
+use super::recent::Recent;
 use super::registry::PyRegistry;
 use crate::error::Result;
 use crate::metrics::{
@@ -229,7 +230,8 @@ type ChildMap<C> = IndexMap<OwnedKey, Py<C>, ahash::RandomState>;
 #[derive(Debug)]
 pub(super) struct Children<C> {
     pub(super) names: Vec<Py<PyString>>,
-    pub(super) map: RwLock<ChildMap<C>>,
+    map: RwLock<ChildMap<C>>,
+    pub(super) recent: Recent<C>,
     /// How many there must be for a look at which can be forgotten.
     sweep_at: AtomicUsize,
 }
@@ -240,7 +242,12 @@ const SWEEP: usize = 64;
 impl<C: PyClass<Frozen = True> + Sync> Children<C> {
     pub(super) fn new(py: Python<'_>, desc: &Desc) -> Self {
         let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
-        Self { names: names.collect(), map: RwLock::default(), sweep_at: SWEEP.into() }
+        Self {
+            names: names.collect(),
+            map: RwLock::default(),
+            recent: Recent::default(),
+            sweep_at: SWEEP.into(),
+        }
     }
 
     /// The child with these values.
@@ -252,6 +259,13 @@ impl<C: PyClass<Frozen = True> + Sync> Children<C> {
     pub(super) fn keep<V: AsRef<str>>(&self, py: Python<'_>, values: &[V], child: Py<C>) -> Py<C> {
         let mut children = self.map.write();
         children.entry(OwnedKey::new(values)).or_insert(child).clone_ref(py)
+    }
+
+    /// Forgets the child with these values.
+    pub(super) fn remove<V: AsRef<str>>(&self, values: &[V]) {
+        let child = self.map.write().swap_remove(&Key(values));
+        self.recent.clear();
+        drop(child); // not under the lock: it may be the last reference
     }
 
     /// Forgets the children whose values are chosen, and gives them back: a last reference must be
@@ -266,6 +280,7 @@ impl<C: PyClass<Frozen = True> + Sync> Children<C> {
         if self.map.read().len() < self.sweep_at.load(Ordering::Relaxed) {
             return Vec::new();
         }
+        self.recent.clear(); // it holds some
         #[allow(deprecated)] // what replaces it is `unsafe`
         let unheld = |child: &Py<C>| child.get_refcnt(py) == 1;
         let gone = self.split_off(|_, child| unheld(child) && idle(child.get()));
@@ -279,6 +294,8 @@ impl<C: PyClass<Frozen = True> + Sync> Children<C> {
         let all = std::mem::take(&mut *children).into_iter();
         let (gone, kept): (ChildMap<C>, _) = all.partition(|(key, child)| chosen(key, child));
         *children = kept;
+        drop(children);
+        self.recent.clear();
         gone.into_values().collect()
     }
 }
@@ -292,7 +309,7 @@ fn value_text<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, str>> {
 }
 
 /// Most families have no more labels; others cost an allocation at each lookup.
-type Values<T> = SmallVec<[T; 8]>;
+pub(super) type Values<T> = SmallVec<[T; 8]>;
 
 /// Puts the values of keywords into the order of the label names.
 fn by_keyword<'py>(
@@ -312,28 +329,28 @@ fn by_keyword<'py>(
     names.iter().map(value).collect()
 }
 
-/// Hands over the values of a call's arguments, in the order of the label names.
-pub(super) fn with_values<T>(
+/// The values that a call's arguments name, in the order of the label names.
+pub(super) fn values_of<'py>(
     desc: &Desc,
     names: &[Py<PyString>],
-    args: &Bound<'_, PyTuple>,
-    kwargs: Option<&Bound<'_, PyDict>>,
-    take: impl FnOnce(&[Cow<'_, str>]) -> PyResult<T>,
-) -> PyResult<T> {
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Values<Bound<'py, PyAny>>> {
     if names.is_empty() {
         let text = format!("No label names were set when constructing {}", desc.name);
         return Err(PyValueError::new_err(text));
     }
-    let values: Values<Bound<'_, PyAny>> = match kwargs.filter(|given| !given.is_empty()) {
+    match kwargs.filter(|given| !given.is_empty()) {
         Some(_) if !args.is_empty() => {
-            return Err(PyValueError::new_err("Can't pass both *args and **kwargs"));
+            Err(PyValueError::new_err("Can't pass both *args and **kwargs"))
         }
-        Some(kwargs) => by_keyword(names, kwargs)?,
-        None if args.len() != names.len() => {
-            return Err(PyValueError::new_err("Incorrect label count"));
-        }
-        None => args.iter().collect(),
-    };
-    let texts: Values<Cow<'_, str>> = values.iter().map(value_text).collect::<PyResult<_>>()?;
-    take(&texts)
+        Some(kwargs) => by_keyword(names, kwargs),
+        None if args.len() != names.len() => Err(PyValueError::new_err("Incorrect label count")),
+        None => Ok(args.iter().collect()),
+    }
+}
+
+/// The texts of label values.
+pub(super) fn texts<'a>(values: &'a [Bound<'_, PyAny>]) -> PyResult<Values<Cow<'a, str>>> {
+    values.iter().map(value_text).collect()
 }

@@ -8,12 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::boundary::detached_in_core;
-use super::handle::{Children, Handle, Spec, Target, exemplar_of, with_values};
+use super::handle::{Children, Handle, Spec, Target, exemplar_of, texts, values_of};
+use super::recent::identity;
 use super::registry::{families_of, pairs};
 use super::values::for_each_value;
 use crate::clock::unix_seconds;
 use crate::error::{Error, Result};
-use crate::metrics::{self, Desc, Family, Key, Kind, NativeOptions, Quantiles, Source};
+use crate::metrics::{self, Desc, Family, Kind, NativeOptions, Quantiles, Source};
 
 /// `prometheus_client`'s default buckets.
 const DEFAULT_BUCKETS: &[f64] =
@@ -108,18 +109,25 @@ macro_rules! metric_class {
                         family.desc().name
                     )));
                 };
-                with_values(family.desc(), &parent.names, labelvalues, labelkwargs, |values| {
-                    if let Some(child) = parent.find(py, values) {
-                        return Ok(child);
-                    }
-                    if family.forgets() {
-                        drop(parent.forget(py, |child| child.handle.is_idle()));
-                    }
-                    // Outside of the lock: making an object may run Python's collector.
-                    let handle = self.handle.child(family.series(values));
-                    let child = Py::new(py, Self { handle, children: None })?;
-                    Ok(parent.keep(py, values, child))
-                })
+                let recent = &parent.recent;
+                let identity = identity(&parent.names, labelvalues, labelkwargs);
+                if let Some(child) = identity.and_then(|identity| recent.find(py, &identity)) {
+                    return Ok(child);
+                }
+                let epoch = recent.epoch();
+                let values = values_of(family.desc(), &parent.names, labelvalues, labelkwargs)?;
+                let texts = texts(&values)?;
+                if let Some(child) = parent.find(py, &texts) {
+                    recent.keep(epoch, &values, &child);
+                    return Ok(child);
+                }
+                if family.forgets() {
+                    drop(parent.forget(py, |child| child.handle.is_idle()));
+                }
+                // Outside of the lock: making an object may run Python's collector.
+                let handle = self.handle.child(family.series(&texts));
+                let child = Py::new(py, Self { handle, children: None })?;
+                Ok(parent.keep(py, &texts, child))
             }
 
             /// Takes the series with these label values off the page.
@@ -127,12 +135,11 @@ macro_rules! metric_class {
             fn remove(&self, labelvalues: &Bound<'_, PyTuple>) -> PyResult<()> {
                 let Some(parent) = &self.children else { return Ok(()) };
                 let family = &self.handle.family;
-                with_values(family.desc(), &parent.names, labelvalues, None, |values| {
-                    family.remove(values);
-                    let child = parent.map.write().swap_remove(&Key(values));
-                    drop(child); // not under the lock: it may be the last reference
-                    Ok(())
-                })
+                let values = values_of(family.desc(), &parent.names, labelvalues, None)?;
+                let texts = texts(&values)?;
+                family.remove(&texts);
+                parent.remove(&texts);
+                Ok(())
             }
 
             /// Takes all series off the page.
@@ -141,7 +148,7 @@ macro_rules! metric_class {
                     return;
                 };
                 self.handle.family.clear();
-                drop(std::mem::take(&mut *parent.map.write()));
+                drop(parent.remove_where(|_| true));
             }
 
             /// Takes the series that have all of these labels off the page.

@@ -14,6 +14,7 @@ mod gpu;
 mod handle;
 mod isolated;
 mod metric;
+mod recent;
 mod registry;
 mod request;
 mod serve;

@@ -192,3 +192,40 @@ def test_a_subinterpreter_is_refused_in_one_sentence():
     assert "subinterpreter" in output.stdout, output
     assert "ImportError" in output.stdout, output
     assert output.returncode == 0, output
+
+
+def test_a_child_that_was_removed_is_not_given_again():
+    """However often the same strings have found it before."""
+    registry = client.CollectorRegistry()
+    counter = client.Counter("c", "", ["x", "y"], registry=registry)
+    client.disable_created_metrics()
+    try:
+        forget = [
+            lambda: counter.remove("a", "b"),
+            lambda: counter.remove_by_labels({"x": "a"}),
+            counter.clear,
+        ]
+        for removal in forget:
+            for _ in range(3):
+                counter.labels("a", "b").inc()
+                counter.labels(x="a", y="b").inc()
+                counter.labels(y="b", x="a").inc()
+            assert lines(registry) == ['c_total{x="a",y="b"} 9.0']
+            removal()
+            assert lines(registry) == []
+    finally:
+        client.enable_created_metrics()
+
+
+def test_equal_texts_find_one_child_whatever_objects_they_are():
+    """Strings made anew, and other objects with the same text."""
+    gauge = client.Gauge("g", "", ["x"], registry=None)
+    first = gauge.labels("12")
+    assert all(gauge.labels("".join(["1", "2"])) is first for _ in range(20))
+    assert all(gauge.labels(12) is first for _ in range(20))
+    mutable = ["a"]
+    before = gauge.labels(mutable)
+    mutable.append("b")
+    assert gauge.labels(mutable) is not before
+    many = [gauge.labels(str(number)) for number in range(1000)]
+    assert all(gauge.labels(str(number)) is child for number, child in enumerate(many))
