@@ -42,10 +42,16 @@ impl Mode {
     /// # Errors
     /// [`Error::InvalidArgument`] if there is none.
     pub fn parse(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
-            let known = Self::ALL.map(Self::as_str).join(", ");
-            Error::InvalidArgument(format!("mode is {text:?}; it must be one of {known}"))
-        })
+        match text {
+            "standard" => Ok(Self::Standard),
+            "streaming" => Ok(Self::Streaming),
+            "batch" => Ok(Self::Batch),
+            _ => {
+                let known = Self::ALL.map(Self::as_str).join(", ");
+                let text = format!("mode is {text:?}; it must be one of {known}");
+                Err(Error::InvalidArgument(text))
+            }
+        }
     }
 }
 

@@ -1,5 +1,11 @@
 //! Numbers as classes: a label never carries a raw number.
 
+/// All classes of a batch's size.
+pub(super) const BATCH_SIZES: [&str; 7] = ["", "1", "2-4", "5-8", "9-16", "17-32", "33+"];
+
+/// All classes of a prompt's length.
+pub(super) const PROMPT_SIZES: [&str; 6] = ["", "tiny", "small", "medium", "large", "xlarge"];
+
 /// The class of a batch's size: `1`, `2-4`, `5-8`, `9-16`, `17-32`, `33+`; empty for 0, unknown.
 ///
 /// ```
@@ -7,14 +13,19 @@
 /// assert_eq!(batch_size_class(8), "5-8");
 /// ```
 pub const fn batch_size_class(sequences: usize) -> &'static str {
+    BATCH_SIZES[batch_size_index(sequences)]
+}
+
+/// Where the class of a batch's size stands among them.
+pub(super) const fn batch_size_index(sequences: usize) -> usize {
     match sequences {
-        0 => "",
-        1 => "1",
-        2..=4 => "2-4",
-        5..=8 => "5-8",
-        9..=16 => "9-16",
-        17..=32 => "17-32",
-        33.. => "33+",
+        0 => 0,
+        1 => 1,
+        2..=4 => 2,
+        5..=8 => 3,
+        9..=16 => 4,
+        17..=32 => 5,
+        33.. => 6,
     }
 }
 
@@ -27,12 +38,17 @@ pub const fn batch_size_class(sequences: usize) -> &'static str {
 /// assert_eq!(prompt_size_class(None), "");
 /// ```
 pub const fn prompt_size_class(tokens: Option<usize>) -> &'static str {
+    PROMPT_SIZES[prompt_size_index(tokens)]
+}
+
+/// Where the class of a prompt's length stands among them.
+pub(super) const fn prompt_size_index(tokens: Option<usize>) -> usize {
     match tokens {
-        None => "",
-        Some(0..50) => "tiny",
-        Some(50..500) => "small",
-        Some(500..2_000) => "medium",
-        Some(2_000..10_000) => "large",
-        Some(10_000..) => "xlarge",
+        None => 0,
+        Some(0..50) => 1,
+        Some(50..500) => 2,
+        Some(500..2_000) => 3,
+        Some(2_000..10_000) => 4,
+        Some(10_000..) => 5,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::recorder::Recorder;
-use super::request::{Request, Start, Status};
+use super::request::{End, Request, Start, Status};
 use crate::event::{Event, FinishReason, Observer, RequestId};
 use crate::fork;
 
@@ -50,8 +50,8 @@ impl Observer for EngineObserver {
             }
             Event::Queued { id, at, prompt_tokens, origin } => {
                 let request = self.recorder.begin(Start {
-                    model: self.model.clone(),
-                    endpoint: origin.endpoint.clone(),
+                    model: &self.model,
+                    endpoint: &origin.endpoint,
                     mode: origin.mode,
                     device: self.device.clone(),
                     prompt_tokens: Some(*prompt_tokens),
@@ -75,8 +75,10 @@ impl Observer for EngineObserver {
                     FinishReason::Cancelled => (Status::Cancelled, None),
                     FinishReason::Error(kind) => (Status::Error, Some(*kind)),
                 };
-                if let Some(request) = request {
-                    request.finish(*at, status, kind, *batch_size);
+                let end = End { status, kind, severity: None, batch_size: *batch_size };
+                let unpriced = request.and_then(|request| request.finish(*at, end));
+                if unpriced.is_some() {
+                    self.recorder.dropped("unpriced"); // the engine's thread calls no Python
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod classes;
+mod cost;
 mod derived;
 mod families;
 mod gpu;
@@ -18,10 +19,11 @@ mod view;
 
 pub use catalogue::{CATALOGUE, Name, Row, Shape};
 pub use classes::{batch_size_class, prompt_size_class};
+pub use cost::{CostKind, CostModel, Tier, TokenType};
 pub use derived::{DerivedRow, Label, Term};
 pub use listen::EngineObserver;
 pub use profile::{PROFILES, Profile, RYOT};
 pub use recorder::Recorder;
-pub use request::{Request, Start, Status};
+pub use request::{End, Request, Severity, Start, Status};
 pub use settings::{BUCKETS_LIMIT, Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
 pub use view::VIEWS;

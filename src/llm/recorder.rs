@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::catalogue::Name;
+use super::cost::{CostModel, Costs};
 use super::derived::{Derived, DerivedRow};
 use super::families::{Families, Stored};
 use super::gpu::Devices;
@@ -32,7 +34,8 @@ pub struct Recorder {
     /// As they were applied last.
     pub(super) settings: Mutex<Settings>,
     clock: Arc<dyn Clock>,
-    scopes: RwLock<HashMap<ScopeKey, Arc<Scope>>>,
+    scopes: RwLock<IndexMap<ScopeKey, Arc<Scope>, ahash::RandomState>>,
+    pub(super) costs: Costs,
     /// Open requests that an engine's requests may be part of, by key.
     parents: Mutex<HashMap<u64, Weak<Request>>>,
     pub(super) devices: Devices,
@@ -65,6 +68,7 @@ impl Recorder {
             settings: Mutex::default(),
             clock,
             scopes,
+            costs: Costs::default(),
             parents,
             devices: Devices::default(),
         };
@@ -83,7 +87,7 @@ impl Recorder {
     }
 
     /// Opens a request: it is active from now on, until it is finished or dropped.
-    pub fn begin(self: &Arc<Self>, start: Start) -> Arc<Request> {
+    pub fn begin(self: &Arc<Self>, start: Start<'_>) -> Arc<Request> {
         Request::open(self.clone(), start)
     }
 
@@ -91,7 +95,7 @@ impl Recorder {
     pub fn reject(&self, model: &str, endpoint: &str, kind: ErrorKind) {
         let requests = self.family(Name::Requests);
         requests.series(&[model, "error", endpoint, kind.as_str()]).add(1.0);
-        self.count_error(model, kind);
+        self.count_error(model, kind, kind.severity());
     }
 
     /// Records a model load.
@@ -113,24 +117,34 @@ impl Recorder {
         self.family(Name::Batches).series(&[model]).add(1.0);
     }
 
-    pub(super) fn count_error(&self, model: &str, kind: ErrorKind) {
-        let labels = [model, kind.as_str(), kind.severity()];
-        self.family(Name::Errors).series(&labels).add(1.0);
+    pub(super) fn count_error(&self, model: &str, kind: ErrorKind, severity: &str) {
+        self.family(Name::Errors).series(&[model, kind.as_str(), severity]).add(1.0);
+    }
+
+    /// Counts a sample that could not be recorded as asked.
+    pub fn dropped(&self, reason: &str) {
+        self.family(Name::Dropped).series(&[reason]).add(1.0);
+    }
+
+    /// From now on, tokens of `model` cost this; `*` is every model without a price of its own.
+    pub fn set_cost_model(&self, model: &str, cost: Option<CostModel>) {
+        self.costs.set(model, cost);
     }
 
     /// A value that makes no sense is dropped and counted: recording never fails a request.
     pub(super) fn checked(&self, seconds: f64) -> Option<f64> {
         let valid = seconds.is_finite() && seconds >= 0.0;
         if !valid {
-            self.family(Name::Dropped).series(&["invalid_value"]).add(1.0);
+            self.dropped("invalid_value");
         }
         valid.then_some(seconds)
     }
 
-    pub(super) fn scope(&self, key: ScopeKey) -> Arc<Scope> {
-        if let Some(scope) = self.scopes.read().get(&key) {
+    pub(super) fn scope(&self, key: &ScopeKey<&str>) -> Arc<Scope> {
+        if let Some(scope) = self.scopes.read().get(key) {
             return scope.clone();
         }
+        let key = key.to_owned();
         let scope = Arc::new(Scope::new(key.clone(), &self.families));
         let mut scopes = self.scopes.write();
         // The families cap themselves; the map of kept series must not outgrow them.

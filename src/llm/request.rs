@@ -9,7 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::catalogue::Name;
-use super::classes::{batch_size_class, prompt_size_class};
+use super::classes::{BATCH_SIZES, PROMPT_SIZES, batch_size_index, prompt_size_index};
+use super::cost::{CostKind, Pico};
 use super::recorder::Recorder;
 use super::scope::{Scope, ScopeKey};
 use crate::clock::{Nanos, seconds_between};
@@ -50,17 +51,74 @@ impl Status {
 
     /// The status with this label value, if there is one.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+        match text {
+            "success" => Some(Self::Success),
+            "error" => Some(Self::Error),
+            "timeout" => Some(Self::Timeout),
+            "partial" => Some(Self::Partial),
+            "cancelled" => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+}
+
+/// How bad an error is, as the label `severity`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The service is at fault.
+    Critical,
+    /// The request is at fault, or the load.
+    Warning,
+    /// Nothing is.
+    Info,
+}
+
+impl Severity {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Warning, Self::Info];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+
+    /// The severity with this label value, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|severity| severity.as_str() == text)
+    }
+}
+
+/// What is known when a request ends.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// How it ended. An error after the first token of a stream is [`Status::Partial`].
+    pub status: Status,
+    /// What went wrong; None for what has no name of its own.
+    pub kind: Option<ErrorKind>,
+    /// How bad that is; None: as bad as its kind.
+    pub severity: Option<Severity>,
+    /// The sequences that it shared its batch with, itself included; 0 if unknown.
+    pub batch_size: usize,
+}
+
+impl End {
+    /// An end that went well.
+    pub const fn success(batch_size: usize) -> Self {
+        Self { status: Status::Success, kind: None, severity: None, batch_size }
     }
 }
 
 /// What is known when a request begins.
 #[derive(Clone, Debug, Default)]
-pub struct Start {
+pub struct Start<'a> {
     /// The label `model`.
-    pub model: Arc<str>,
+    pub model: &'a str,
     /// The label `endpoint`; empty if there is none.
-    pub endpoint: Arc<str>,
+    pub endpoint: &'a str,
     /// How the result is taken.
     pub mode: Mode,
     /// The label `device`; empty if it is unknown.
@@ -93,6 +151,8 @@ struct State {
     /// It waits in the queue (and is part of the queue's depth).
     queued: bool,
     tokens: u64,
+    /// The tokens that there were when production last went on.
+    tokens_before: u64,
     /// Tokens that the counter has; `tokens` can be set back, a counter cannot.
     tokens_counted: u64,
     /// The tokens of the completion are known, be it 0.
@@ -106,9 +166,9 @@ struct State {
 }
 
 impl Request {
-    pub(super) fn open(recorder: Arc<Recorder>, start: Start) -> Arc<Self> {
+    pub(super) fn open(recorder: Arc<Recorder>, start: Start<'_>) -> Arc<Self> {
         let at = start.at.unwrap_or_else(|| recorder.clock().now());
-        let scope = recorder.scope(ScopeKey {
+        let scope = recorder.scope(&ScopeKey {
             model: start.model,
             endpoint: start.endpoint,
             mode: start.mode,
@@ -156,30 +216,40 @@ impl Request {
         if state.first_token_seen {
             state.since = state.since.max(at);
         }
+        state.tokens_before = state.tokens;
+    }
+
+    /// Production has given an item of `count` tokens and pauses: it is timed as such, unless
+    /// its tokens were counted since production went on.
+    pub fn produced(&self, at: Nanos, count: u64) {
+        let mut state = self.state.lock();
+        if state.tokens == state.tokens_before {
+            self.add_timed(&mut state, at, count);
+        }
     }
 
     /// `count` tokens were produced by `at`: time to first token for the first one, inter-token
     /// latency for the others, shared evenly if several came at once.
     pub fn tokens(&self, at: Nanos, count: u64) {
-        if count == 0 {
-            return;
-        }
-        let mut state = self.state.lock();
-        if state.finished {
+        self.add_timed(&mut self.state.lock(), at, count);
+    }
+
+    fn add_timed(&self, state: &mut State, at: Nanos, count: u64) {
+        if count == 0 || state.finished {
             return;
         }
         let gap = seconds_between(state.since, at);
         let first = !std::mem::replace(&mut state.first_token_seen, true);
         state.since = at;
         if first {
-            self.first_token(&state, at);
+            self.first_token(state, at);
         }
         let gaps = count - u64::from(first);
         if gaps > 0 {
             let gap = if first { 0.0 } else { gap / gaps as f64 };
             self.observe_inter_token(gap, gaps);
         }
-        self.add_to(&mut state, count);
+        self.add_to(state, count);
     }
 
     /// Adds tokens without timing them.
@@ -222,14 +292,17 @@ impl Request {
         *self.state.lock().key.get_or_insert_with(|| self.recorder.adopt(Arc::downgrade(self)))
     }
 
-    /// The end, once; a second call is ignored. An error after the first token of a stream is
-    /// [`Status::Partial`]. `batch_size` is the number of sequences it shared its batch with, 0
-    /// if unknown.
-    pub fn finish(&self, at: Nanos, status: Status, kind: Option<ErrorKind>, batch_size: usize) {
-        let mut state = self.state.lock();
+    /// The end, once; a second call is ignored. Gives the tokens of prompt and completion if
+    /// only code of the service knows what they cost; see [`charge`](Self::charge).
+    pub fn finish(&self, at: Nanos, end: End) -> Option<[u64; 2]> {
+        self.finish_locked(&mut self.state.lock(), at, end)
+    }
+
+    fn finish_locked(&self, state: &mut State, at: Nanos, end: End) -> Option<[u64; 2]> {
         if std::mem::replace(&mut state.finished, true) {
-            return;
+            return None;
         }
+        let status = end.status;
         if std::mem::take(&mut state.queued) {
             self.queue_depth(-1.0);
         }
@@ -240,44 +313,67 @@ impl Request {
         let prompt_tokens = state.prompt_tokens.filter(|_| processed);
         if let Some(parent) = &self.parent {
             parent.state.lock().parts_prompt_tokens += prompt_tokens.unwrap_or(0);
-            return;
+            return None;
         }
-        self.count_prompt_tokens(prompt_tokens.unwrap_or(state.parts_prompt_tokens));
+        let prompt_tokens = prompt_tokens.unwrap_or(state.parts_prompt_tokens);
+        self.count_prompt_tokens(prompt_tokens);
         self.scope.active.add(-1.0);
         let streamed = state.first_token_seen && self.scope.key.mode == Mode::Streaming;
         let status = if status == Status::Error && streamed { Status::Partial } else { status };
-        self.count_end(status, kind);
+        self.count_end(End { status, ..end });
         let seconds = seconds_between(state.began, at);
-        let key = &self.scope.key;
-        let labels = [&*key.model, batch_size_class(batch_size), key.mode.as_str()];
-        self.recorder.family(Name::Latency).series(&labels).observe(seconds);
+        self.record_latency(seconds, end.batch_size);
         if status == Status::Success && state.tokens_known {
             self.record_throughput(state.tokens, seconds);
         }
+        let tokens = [prompt_tokens as u64, state.tokens_counted];
+        let recorder = &self.recorder;
+        let unknown = recorder.costs.charge(&recorder.families, &self.scope.key.model, tokens);
+        unknown.then_some(tokens)
     }
 
-    fn count_end(&self, status: Status, kind: Option<ErrorKind>) {
-        let key = &self.scope.key;
-        let kind = match status {
-            Status::Success | Status::Cancelled => None,
-            Status::Timeout => Some(ErrorKind::Timeout),
-            Status::Error | Status::Partial => Some(kind.unwrap_or(ErrorKind::InferenceError)),
+    /// The label `model`.
+    pub fn model(&self) -> &str {
+        &self.scope.key.model
+    }
+
+    /// Charges what code of the service says that prompt and completion cost.
+    pub fn charge(&self, amounts: [Pico; 2]) {
+        let recorder = &self.recorder;
+        let model = &self.scope.key.model;
+        recorder.costs.spend(&recorder.families, model, CostKind::Dynamic, amounts);
+    }
+
+    fn count_end(&self, end: End) {
+        let kind = match end.status {
+            Status::Success => return self.scope.succeeded.add(1.0),
+            Status::Cancelled => return self.scope.cancelled.add(1.0),
+            Status::Timeout => ErrorKind::Timeout,
+            Status::Error | Status::Partial => end.kind.unwrap_or(ErrorKind::InferenceError),
         };
-        if let Some(kind) = kind {
-            self.recorder.count_error(&key.model, kind);
-        }
-        let error_type = kind.map_or("", ErrorKind::as_str);
-        let labels = [&*key.model, status.as_str(), &key.endpoint, error_type];
+        let key = &self.scope.key;
+        let severity = end.severity.map_or(kind.severity(), Severity::as_str);
+        self.recorder.count_error(&key.model, kind, severity);
+        let labels = [&*key.model, end.status.as_str(), &key.endpoint, kind.as_str()];
         self.recorder.family(Name::Requests).series(&labels).add(1.0);
     }
 
+    fn record_latency(&self, seconds: f64, batch_size: usize) {
+        let key = &self.scope.key;
+        let index = batch_size_index(batch_size);
+        let labels = [&*key.model, BATCH_SIZES[index], key.mode.as_str()];
+        let make = || self.recorder.family(Name::Latency).series(&labels);
+        self.scope.latency[index].get(make).observe(seconds);
+    }
+
     fn record_throughput(&self, tokens: u64, seconds: f64) {
-        let model = [&*self.scope.key.model];
-        let recorder = &self.recorder;
-        recorder.family(Name::TokensPerRequest).series(&model).observe(tokens as f64);
+        let (scope, recorder) = (&self.scope, &self.recorder);
+        let model = [&*scope.key.model];
+        let make = || recorder.family(Name::TokensPerRequest).series(&model);
+        scope.tokens_per_request.get(make).observe(tokens as f64);
         if tokens > 0 && seconds > 0.0 {
-            let rate = tokens as f64 / seconds;
-            recorder.family(Name::RequestTokensPerSecond).series(&model).observe(rate);
+            let make = || recorder.family(Name::RequestTokensPerSecond).series(&model);
+            scope.rate.get(make).observe(tokens as f64 / seconds);
         }
     }
 
@@ -327,9 +423,14 @@ impl Request {
     }
 
     fn record_ttft(&self, state: &State, seconds: f64) {
-        let size = prompt_size_class(state.prompt_tokens);
-        let labels = [&*self.scope.key.model, size, &*self.device];
-        self.recorder.family(Name::Ttft).series(&labels).observe(seconds);
+        let index = prompt_size_index(state.prompt_tokens);
+        let labels = [&*self.scope.key.model, PROMPT_SIZES[index], &*self.device];
+        let make = || self.recorder.family(Name::Ttft).series(&labels);
+        if self.device.is_empty() {
+            self.scope.ttft[index].get(make).observe(seconds);
+        } else {
+            make().observe(seconds);
+        }
     }
 
     fn observe_inter_token(&self, seconds: f64, n: u64) {
@@ -354,7 +455,10 @@ impl Request {
 impl Drop for Request {
     /// A request that nobody finished was given up.
     fn drop(&mut self) {
-        self.finish(self.recorder.clock().now(), Status::Cancelled, None, 0);
+        if !self.state.get_mut().finished {
+            let end = End { status: Status::Cancelled, ..End::success(0) };
+            self.finish(self.recorder.clock().now(), end);
+        }
     }
 }
 
@@ -384,7 +488,7 @@ mod tests {
         }
 
         fn begin(&self, mode: Mode) -> Arc<Request> {
-            self.recorder.begin(Start { model: "m".into(), mode, ..Start::default() })
+            self.recorder.begin(Start { model: "m", mode, ..Start::default() })
         }
 
         fn now(&self) -> Nanos {
@@ -409,7 +513,7 @@ mod tests {
             bench.clock.advance(1000 * MS); // the consumer's own time
             request.resumed(bench.now());
         }
-        request.finish(bench.now(), Status::Success, None, 1);
+        request.finish(bench.now(), End::success(1));
         assert_eq!(
             bench.lines("ryot_ttft_latency_seconds_sum"),
             ["ryot_ttft_latency_seconds_sum{model=\"m\"} 0.02"]
@@ -447,8 +551,8 @@ mod tests {
         for (status, kind, label, error_type) in table {
             let bench = Bench::new();
             let request = bench.begin(Mode::Standard);
-            request.finish(0, status, kind, 0);
-            request.finish(0, Status::Success, None, 0);
+            request.finish(0, End { status, kind, ..End::success(0) });
+            request.finish(0, End::success(0));
             drop(request);
             let requests = bench.lines("ryot_inference_requests_total");
             assert_eq!(requests.len(), 1, "{requests:?}");
@@ -467,7 +571,7 @@ mod tests {
         let bench = Bench::new();
         let request = bench.begin(Mode::Streaming);
         request.tokens(MS, 1);
-        request.finish(2 * MS, Status::Error, None, 0);
+        request.finish(2 * MS, End { status: Status::Error, ..End::success(0) });
         assert!(bench.lines("ryot_inference_requests_total")[0].contains("status=\"partial\""));
     }
 
@@ -494,7 +598,7 @@ mod tests {
         for count in [0, 1, 2, 2, 10, 9] {
             request.set_token_count(count);
         }
-        request.finish(MS, Status::Success, None, 0);
+        request.finish(MS, End::success(0));
         assert!(bench.lines("ryot_tokens_generated_total")[0].ends_with(" 10.0"));
         assert!(bench.lines("ryot_tokens_per_request_sum")[0].ends_with(" 9.0"));
     }
@@ -505,7 +609,7 @@ mod tests {
         let request = bench.begin(Mode::Standard);
         request.set_ttft(-1.0);
         request.record_inter_token_latency(f64::NAN);
-        request.finish(0, Status::Success, None, 0);
+        request.finish(0, End::success(0));
         assert_eq!(
             bench.lines("ryot_metrics_dropped_total"),
             ["ryot_metrics_dropped_total{reason=\"invalid_value\"} 2.0"]
@@ -526,7 +630,7 @@ mod tests {
         let reason = FinishReason::Stop;
         observer.observe(&Event::Finished { id: 7, at: 6 * MS, reason, batch_size: 1 });
         assert!(bench.lines("ryot_inference_requests_total").is_empty());
-        outer.finish(10 * MS, Status::Success, None, 0);
+        outer.finish(10 * MS, End::success(0));
         assert_eq!(bench.lines("ryot_inference_requests_total").len(), 1);
         assert_eq!(bench.lines("ryot_tokens_generated_total").len(), 2, "prompt and completion");
         assert_eq!(

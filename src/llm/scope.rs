@@ -5,7 +5,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use indexmap::Equivalent;
+
 use super::catalogue::Name;
+use super::classes::{BATCH_SIZES, PROMPT_SIZES};
 use super::families::Families;
 use super::request::Status;
 use crate::error::ErrorKind;
@@ -13,11 +16,24 @@ use crate::event::Mode;
 use crate::metrics::Series;
 
 /// What identifies a scope.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct ScopeKey {
-    pub(super) model: Arc<str>,
-    pub(super) endpoint: Arc<str>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ScopeKey<S = Box<str>> {
+    pub(super) model: S,
+    pub(super) endpoint: S,
     pub(super) mode: Mode,
+}
+
+impl ScopeKey<&str> {
+    pub(super) fn to_owned(&self) -> ScopeKey {
+        ScopeKey { model: self.model.into(), endpoint: self.endpoint.into(), mode: self.mode }
+    }
+}
+
+// A lookup borrows its key. Both hash alike: `Box<str>` as `str` does.
+impl Equivalent<ScopeKey> for ScopeKey<&str> {
+    fn equivalent(&self, key: &ScopeKey) -> bool {
+        *self.model == *key.model && *self.endpoint == *key.endpoint && self.mode == key.mode
+    }
 }
 
 /// A series that is made when it is first used.
@@ -35,6 +51,15 @@ impl Lazy {
 pub(super) struct Scope {
     pub(super) key: ScopeKey,
     pub(super) active: Arc<Series>,
+    /// Requests that ended with no error type.
+    pub(super) succeeded: Arc<Series>,
+    pub(super) cancelled: Arc<Series>,
+    /// By the class of the batch's size.
+    pub(super) latency: [Lazy; BATCH_SIZES.len()],
+    /// By the class of the prompt's length, for requests without a device.
+    pub(super) ttft: [Lazy; PROMPT_SIZES.len()],
+    pub(super) tokens_per_request: Lazy,
+    pub(super) rate: Lazy,
     pub(super) queue_depth: Lazy,
     pub(super) completion_tokens: Lazy,
     pub(super) prompt_tokens: Lazy,
@@ -45,15 +70,22 @@ pub(super) struct Scope {
 impl Scope {
     pub(super) fn new(key: ScopeKey, families: &Families) -> Self {
         let model = &*key.model;
-        for status in Status::ALL {
-            families.get(Name::Requests).series(&[model, status.as_str(), &key.endpoint, ""]);
-        }
+        let ended = |status: Status| {
+            families.get(Name::Requests).series(&[model, status.as_str(), &key.endpoint, ""])
+        };
+        let [succeeded, .., cancelled] = Status::ALL.map(ended);
         for kind in ErrorKind::ALL {
             families.get(Name::Errors).series(&[model, kind.as_str(), kind.severity()]);
         }
         let active = families.get(Name::ActiveRequests);
         Self {
             active: active.series(&[model, key.mode.as_str(), &key.endpoint]),
+            succeeded,
+            cancelled,
+            latency: Default::default(),
+            ttft: Default::default(),
+            tokens_per_request: Lazy::default(),
+            rate: Lazy::default(),
             key,
             queue_depth: Lazy::default(),
             completion_tokens: Lazy::default(),

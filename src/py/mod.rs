@@ -48,7 +48,7 @@ mod _ryot_metrics {
     #[pymodule_export]
     use super::registry::{PyRegistry, encode, negotiate};
     #[pymodule_export]
-    use super::request::{PyRequest, catalogue};
+    use super::request::{PyRequest, catalogue, count_dropped, set_prices};
     #[pymodule_export]
     use super::serve::{PyServer, choose_coding, compress};
     #[pymodule_export]

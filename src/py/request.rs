@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 use super::globals;
 use crate::error::{Error, ErrorKind};
 use crate::event::Mode;
-use crate::llm::{CATALOGUE, Request, Row, Shape, Start, Status, VIEWS};
+use crate::llm::{
+    CATALOGUE, CostKind, CostModel, End, Request, Row, Severity, Shape, Start, Status, Tier, VIEWS,
+};
 
 /// An open request; active from its construction until `finish`.
 ///
@@ -56,8 +58,7 @@ impl PyRequest {
     #[pyo3(signature = (model, endpoint="", mode="standard", batch_size=0))]
     fn new(model: &str, endpoint: &str, mode: &str, batch_size: usize) -> PyResult<Self> {
         let mode = Mode::parse(mode)?;
-        let start =
-            Start { model: model.into(), endpoint: endpoint.into(), mode, ..Start::default() };
+        let start = Start { model, endpoint, mode, ..Start::default() };
         Ok(Self { request: globals::recorder().begin(start), batch_size })
     }
 
@@ -93,6 +94,12 @@ impl PyRequest {
         self.request.resumed(self.request.now());
     }
 
+    /// Production gave an item of `count` tokens, unless they were counted already.
+    #[pyo3(signature = (count=1))]
+    fn produced(&self, count: u64) {
+        self.request.produced(self.request.now(), count);
+    }
+
     /// Adds tokens without timing them.
     fn add_tokens(&self, count: u64) {
         self.request.add_tokens(count);
@@ -118,23 +125,84 @@ impl PyRequest {
         self.request.record_inter_token_latency(seconds);
     }
 
+    /// The label `model`.
+    #[getter]
+    fn model(&self) -> &str {
+        self.request.model()
+    }
+
     /// The end; a second call is ignored.
     ///
     /// Args:
     ///     status: `success`, `error`, `timeout`, `partial` or `cancelled`.
     ///     error_type: One of the catalogue's error types; others count as `inference_error`.
+    ///     severity: `critical`, `warning` or `info`; as the error type has it by default.
+    ///
+    /// Returns:
+    ///     None; or the tokens of prompt and completion, if only a callable of Python knows what
+    ///     they cost (see `charge`).
     ///
     /// Raises:
     ///     ValueError: For another status.
-    #[pyo3(signature = (status, error_type=None))]
-    fn finish(&self, status: &str, error_type: Option<&str>) -> PyResult<()> {
+    #[pyo3(signature = (status="success", error_type=None, severity=None))]
+    fn finish(
+        &self,
+        status: &str,
+        error_type: Option<&str>,
+        severity: Option<&str>,
+    ) -> PyResult<Option<(u64, u64)>> {
         let status = Status::parse(status).ok_or_else(|| {
             let known = Status::ALL.map(Status::as_str).join(", ");
             Error::InvalidArgument(format!("status is {status:?}; it must be one of {known}"))
         })?;
         let kind =
             error_type.map(|name| ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError));
-        self.request.finish(self.request.now(), status, kind, self.batch_size);
-        Ok(())
+        let severity = severity.and_then(Severity::parse);
+        let end = End { status, kind, severity, batch_size: self.batch_size };
+        Ok(self.request.finish(self.request.now(), end).map(|[prompt, completion]| (prompt, completion)))
     }
+
+    /// Adds to the cost of the model: amounts for prompt and completion in 10⁻¹² US dollars.
+    fn charge(&self, prompt: u128, completion: u128) {
+        self.request.charge([prompt, completion]);
+    }
+}
+
+/// Counts a sample that could not be recorded as asked.
+#[pyfunction]
+pub(super) fn count_dropped(reason: &str) {
+    globals::recorder().dropped(reason);
+}
+
+/// Sets what the tokens of a model cost, or that nobody knows.
+///
+/// Args:
+///     model: The label `model`; `*` for every model that has no prices of its own.
+///     kind: `fixed_rate`, `tiered` or `dynamic`; None for no prices.
+///     prompt: Tiers by rising number of tokens: the last token of each (None: no last one), and
+///         the price of a token in it in 10⁻¹² US dollars.
+///     completion: The same for the completion.
+///
+/// Raises:
+///     ValueError: For another kind.
+#[pyfunction]
+pub(super) fn set_prices(
+    model: &str,
+    kind: Option<&str>,
+    prompt: Vec<(Option<u64>, u128)>,
+    completion: Vec<(Option<u64>, u128)>,
+) -> PyResult<()> {
+    let tier = |(up_to, each): (Option<u64>, u128)| Tier { up_to: up_to.unwrap_or(u64::MAX), each };
+    let tiers = |given: Vec<_>| given.into_iter().map(tier).collect();
+    let parse = |kind: &str| {
+        let known = CostKind::ALL.map(CostKind::as_str).join(", ");
+        CostKind::parse(kind).ok_or_else(|| {
+            Error::InvalidArgument(format!("kind is {kind:?}; it must be one of {known}"))
+        })
+    };
+    let kind = kind.map(parse).transpose()?;
+    let cost =
+        kind.map(|kind| CostModel { kind, prompt: tiers(prompt), completion: tiers(completion) });
+    globals::recorder().set_cost_model(model, cost);
+    Ok(())
 }
