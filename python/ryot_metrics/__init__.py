@@ -21,13 +21,16 @@ from ryot_metrics._ryot_metrics import (
 from ryot_metrics.asgi import mount_metrics
 from ryot_metrics.config import Settings, configure
 from ryot_metrics.context import InferenceContext
+from ryot_metrics.cost import CostModel, set_cost_model
 from ryot_metrics.dashboard import mount_dashboard
 from ryot_metrics.decorators import track_inference_request, track_token_generation
 from ryot_metrics.engine import Chunk, Completion, Engine, Stream
+from ryot_metrics.errors import register_error_type
 
 __all__ = [
     "Chunk",
     "Completion",
+    "CostModel",
     "DecodeError",
     "Engine",
     "EngineClosedError",
@@ -44,6 +47,8 @@ __all__ = [
     "model_info",
     "mount_dashboard",
     "mount_metrics",
+    "register_error_type",
+    "set_cost_model",
     "system_info",
     "track_inference_request",
     "track_token_generation",

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from ryot_metrics._ryot_metrics import Request
-from ryot_metrics.tracking import Scope, current, current_request, status_of
+from ryot_metrics.cost import charge
+from ryot_metrics.errors import Outcome, classify
+from ryot_metrics.options import MAX_COUNT
+from ryot_metrics.tracking import Scope, current, current_request
 
 _log = logging.getLogger("ryot_metrics")
+_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_STATUSES = ("success", "error", "timeout", "partial", "cancelled")
+_SUCCESS = Outcome("success")
 
 
 class InferenceContext:
     """Measures the block as one request; use it with `with` or `async with`.
 
     Inside another tracked request it joins that one: what it is told counts there, and its end
-    leaves no sample of its own.
+    leaves no sample of its own. Its methods may be called from any task or thread while the block
+    is open. Outside of it they do nothing and log a warning, as does a context that is never
+    entered, or exited twice.
 
     Args:
         model: The label `model`.
@@ -42,6 +51,27 @@ class InferenceContext:
         (2, 'success')
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_batch_size",
+        "_count",
+        "_endpoint",
+        "_joined",
+        "_mode",
+        "_outer",
+        "_request",
+        "_scope",
+        "_stated",
+        "_streamed",
+        "model",
+        "start_time",
+        "status",
+    )
+
+    _outer: Request | Scope | None
+    _scope: Request | Scope
+
     def __init__(
         self,
         model: str = "default",
@@ -57,37 +87,37 @@ class InferenceContext:
         self._mode = mode
         self._batch_size = batch_size
         self._request: Request | None = None
-        self._outer: Scope | None = None
-        self._scope: Scope | None = None
-        self._joined = False
-        self._base = 0
-        self._streamed = False
 
     @property
     def token_count(self) -> int:
         """Tokens of the completion so far."""
-        return self._request.token_count - self._base if self._request is not None else 0
+        if self._request is not None:
+            return self._request.token_count - self._base
+        return self._count if self.start_time else 0
 
     def token(self) -> None:
         """A token was produced now: the first gives the TTFT, each other an inter-token latency."""
-        if request := self._opened("token"):
-            self._streamed = True
-            request.token()
+        request = self._request
+        if request is None:
+            return self._ignored("token")
+        self._streamed = True
+        request.token()
+        return None
 
     def add_tokens(self, count: int) -> None:
         """Adds tokens without timing them."""
         if request := self._opened("add_tokens"):
-            request.add_tokens(max(count, 0))
+            request.add_tokens(_bounded(count))
 
     def set_token_count(self, count: int) -> None:
         """The completion has this many tokens in all; saying it twice counts it once."""
         if request := self._opened("set_token_count"):
-            request.set_token_count(self._base + max(count, 0))
+            request.set_token_count(self._base + _bounded(count))
 
     def set_prompt_tokens(self, count: int) -> None:
         """The prompt has this many tokens."""
         if request := self._opened("set_prompt_tokens"):
-            request.set_prompt_tokens(max(count, 0))
+            request.set_prompt_tokens(_bounded(count))
 
     def set_ttft(self, seconds: float) -> None:
         """Records a time to first token that the caller measured, in seconds."""
@@ -116,48 +146,62 @@ class InferenceContext:
         Raises:
             ValueError: For a status that the catalogue does not have.
         """
-        known = ("success", "error", "timeout", "partial", "cancelled")
-        if status not in known:
-            raise ValueError(f"status is {status!r}; it must be one of {', '.join(known)}")
-        self.status = status
+        if status not in _STATUSES:
+            raise ValueError(f"status is {status!r}; it must be one of {', '.join(_STATUSES)}")
+        if self._opened("set_status"):
+            self._stated = status
 
     def _opened(self, method: str) -> Request | None:
         if self._request is None:
-            _log.warning("InferenceContext.%s() outside of its with block is ignored", method)
+            self._ignored(method)
         return self._request
 
-    def _enter(self) -> InferenceContext:
-        if self._scope is not None:
+    def _ignored(self, method: str) -> None:
+        _log.warning("InferenceContext.%s() outside of its with block is ignored", method)
+
+    def _enter(self, frame: FrameType) -> InferenceContext:
+        if self._request is not None:
             _log.warning("an InferenceContext that is open was entered again; this is ignored")
             return self
         outer = current_request()
-        self._joined = outer is not None
-        self._request = outer or Request(self.model, self._endpoint, self._mode, self._batch_size)
-        self._base = self._request.token_count
+        if outer is None:
+            request = Request(self.model, self._endpoint, self._mode, self._batch_size)
+            self._joined, self._base = False, 0
+        else:
+            request, self._joined, self._base = outer, True, outer.token_count
         self.start_time = time.monotonic()
-        self.status = None
-        self._scope = Scope(self._request, sys._getframe(2))
+        self.status = self._stated = None
+        self._streamed = False
         self._outer = current.get()
+        # A block in a generator stays open across its `yield`s.
+        generator = frame.f_code.co_flags & _GENERATORS
+        self._scope = Scope(request, frame, self._outer) if generator else request
         current.set(self._scope)
+        self._request = request
         return self
 
     def _exit(self, error: BaseException | None) -> None:
-        if self._scope is None or self._request is None:
+        request = self._request
+        if request is None:
             _log.warning("an InferenceContext that is not open was exited; this is ignored")
             return
+        self._request = None
+        self._count = request.token_count - self._base
         # Not ContextVar.reset: a generator may be closed in another context than it began in.
         if current.get() is self._scope:
             current.set(self._outer)
-        self._scope = self._outer = None
-        status, error_type = status_of(error)
+        del self._scope, self._outer
+        status, error_type, severity = _SUCCESS if error is None else classify(error)
         if status == "error" and self._streamed:
             status = "partial"
-        self.status = self.status or status
+        self.status = self._stated or status
         if not self._joined:
-            self._request.finish(self.status, error_type)
+            unpriced = request.finish(self.status, error_type, severity)
+            if unpriced is not None:
+                charge(request, unpriced)
 
     def __enter__(self) -> InferenceContext:
-        return self._enter()
+        return self._enter(sys._getframe(1))
 
     def __exit__(
         self,
@@ -168,7 +212,7 @@ class InferenceContext:
         self._exit(error)
 
     async def __aenter__(self) -> InferenceContext:
-        return self._enter()
+        return self._enter(sys._getframe(1))
 
     async def __aexit__(
         self,
@@ -177,3 +221,11 @@ class InferenceContext:
         traceback: TracebackType | None,
     ) -> None:
         self._exit(error)
+
+    def __del__(self) -> None:
+        if not self.start_time:
+            _log.warning("an InferenceContext(model=%r) was made and never entered", self.model)
+
+
+def _bounded(count: int) -> int:
+    return min(max(int(count), 0), MAX_COUNT)

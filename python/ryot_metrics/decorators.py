@@ -2,44 +2,83 @@
 
 A decorated coroutine function is still one, a generator function too. A stream is measured from
 its first `next` to its end; between two items only the time of production counts, not the
-consumer's own.
+consumer's own. What a plain function returns is followed to its end as well, where it has one.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any, TypeVar, cast, overload
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
-from ryot_metrics._ryot_metrics import Request
-from ryot_metrics.tracking import Scope, current, current_request, status_of
+from ryot_metrics.client.calls import Wrappers, decorated, relaying, relaying_async
+from ryot_metrics.options import Options
+from ryot_metrics.runs import Run, followed
+from ryot_metrics.tracking import current, current_request, finish
+from ryot_metrics.usage import PLAIN
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_T = TypeVar("_T")
+_Label = str | Callable[..., object]
+_Count = int | Callable[..., object]
 
 
 @overload
-def track_inference_request(model: _F) -> _F: ...
+def track_inference_request(function: _F, /) -> _F: ...
 @overload
 def track_inference_request(
-    model: str = "default", *, endpoint: str = ""
+    model: _Label = "default",
+    *,
+    model_arg: str | None = None,
+    endpoint: _Label = "",
+    request_type: str | None = None,
+    prompt_tokens: _Count | None = None,
+    batch_size: _Count = 0,
+    token_count: Callable[[Any], object] | None = None,
 ) -> Callable[[_F], _F]: ...
-def track_inference_request(model: Any = "default", *, endpoint: str = "") -> Any:
+def track_inference_request(
+    function: Any = None,
+    /,
+    *,
+    model: Any = "default",
+    model_arg: str | None = None,
+    endpoint: _Label = "",
+    request_type: str | None = None,
+    prompt_tokens: _Count | None = None,
+    batch_size: _Count = 0,
+    token_count: Callable[[Any], object] | None = None,
+) -> Any:
     """Measures each call of a function as one request.
 
     Works on functions, coroutine functions, generators and async generators; the decorated
-    function stays of its kind. Each item of a stream counts as a token, unless the stream counts
-    its tokens itself. The result of a function tells its tokens by `token_count` and
-    `ttft_seconds`, or by an OpenAI-style `usage`, where it has them. Nested decorators, contexts
-    and engine calls join the outermost one and count once. Exceptions pass unchanged.
+    function stays of its kind. A function that returns a generator, a coroutine, a future or
+    another awaitable is measured to the end of that. Each item of a stream counts as a token,
+    unless the stream counts its tokens itself; an OpenAI-style chunk without text is none. A
+    result, or an item, tells its tokens by `token_count` and `ttft_seconds`, or by an OpenAI-style
+    `usage`, as attributes or keys. Nested decorators, contexts and engine calls join the outermost
+    one and count once. Exceptions pass unchanged.
+
+    Options that may be functions are called with the call's own arguments. One that raises, or
+    answers nonsense, fails no request: it is logged once, and counted in
+    `ryot_metrics_dropped_total{reason="callback_error"}`.
 
     Args:
-        model: The label `model`.
-        endpoint: The label `endpoint`; empty for none.
+        function: The function, if the decorator is used without parentheses; or the model.
+        model: The label `model`, or a function that gives it.
+        model_arg: The name of the argument that is the model, or a path into it: `request.model`.
+        endpoint: The label `endpoint`, or a function that gives it; empty for none.
+        request_type: `standard`, `streaming` or `batch`; by default streaming for streams,
+            standard for all else.
+        prompt_tokens: Tokens of the prompt, or a function that counts them.
+        batch_size: Sequences in the request's batch, or a function that counts them; 0 if unknown.
+        token_count: Is given the result, or each item of a stream, and says its number of tokens.
 
     Returns:
         The decorator; or the decorated function, if it is used without parentheses.
+
+    Raises:
+        TypeError: If the function has no such argument as `model_arg`, and for a model or endpoint
+            that is neither text nor a function.
+        ValueError: For a number out of its range, another request type, or two models.
 
     Example:
         >>> @track_inference_request(model="gpt4")
@@ -47,191 +86,99 @@ def track_inference_request(model: Any = "default", *, endpoint: str = "") -> An
         ...     return prompt.upper()
         >>> complete("hi")
         'HI'
+        >>> @track_inference_request(
+        ...     model_arg="model", prompt_tokens=lambda prompt, **_: len(prompt.split())
+        ... )
+        ... def answer(prompt, model="small"):
+        ...     return f"{model}: {prompt}"
+        >>> answer("hi", model="large")
+        'large: hi'
     """
-    if callable(model):
-        return _decorate(cast("Callable[..., Any]", model), "default", endpoint)
-    return functools.partial(_decorate, model=model, endpoint=endpoint)
+    if isinstance(function, str):
+        model, function = function, None
+    options = Options(
+        model, model_arg, endpoint, request_type, prompt_tokens, batch_size, token_count
+    )
+    options.check()
+    if function is None:
+        return functools.partial(_decorate, options=options)
+    return _decorate(function, options)
 
 
-@overload
-def track_token_generation(model: _F) -> _F: ...
-@overload
-def track_token_generation(model: str = "default", *, endpoint: str = "") -> Callable[[_F], _F]: ...
-def track_token_generation(model: Any = "default", *, endpoint: str = "") -> Any:
-    """Measures a stream of tokens; the same as `track_inference_request`, by the name that says so.
-
-    Args:
-        model: The label `model`.
-        endpoint: The label `endpoint`; empty for none.
-
-    Returns:
-        The decorator; or the decorated function, if it is used without parentheses.
-
-    Example:
-        >>> @track_token_generation(model="gpt4")
-        ... def words(text):
-        ...     yield from text.split()
-        >>> list(words("to be"))
-        ['to', 'be']
-    """
-    return track_inference_request(model, endpoint=endpoint)
+track_token_generation = track_inference_request
+"""Measures a stream of tokens: `track_inference_request` by the name that says so."""
 
 
-class _Run:
-    """One call of a decorated function."""
+def _decorate(function: _F, options: Options) -> _F:
+    opened = options.resolved(function, "streaming")
 
-    def __init__(self, model: str, endpoint: str, mode: str) -> None:
-        outer = current_request()
-        self.request = outer or Request(model, endpoint, mode)
-        self._joined = outer is not None
-        self._scope = Scope(self.request)
-        self._base = self.request.token_count
+    def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+        if (outer := current_request()) is not None:
+            return Run(outer, True, options.token_count, outer.token_count)
+        return Run(opened(args, kwargs), False, options.token_count)
 
-    def call(self, function: Callable[[], _T]) -> _T:
-        token = current.set(self._scope)
-        try:
-            return function()
-        finally:
-            current.reset(token)
-
-    async def wait_for(self, function: Callable[[], Awaitable[_T]]) -> _T:
-        token = current.set(self._scope)
-        try:
-            return await function()
-        finally:
-            current.reset(token)
-
-    def began_item(self) -> int:
-        self.request.resumed()
-        return self.request.token_count
-
-    def produced_item(self, tokens_before: int) -> None:
-        if self.request.token_count == tokens_before:  # nobody inside has counted it
-            self.request.token()
-
-    def finish(self, error: BaseException | None) -> None:
-        if not self._joined:
-            self.request.finish(*status_of(error))
-
-    def returned(self, result: object) -> None:
-        """Takes from a result what it tells about its tokens."""
-        usage = _field(result, "usage")
-        tokens = _field(result, "token_count") or _field(usage, "completion_tokens")
-        prompt_tokens = _field(usage, "prompt_tokens")
-        ttft = _field(result, "ttft_seconds")
-        if isinstance(prompt_tokens, int):
-            self.request.set_prompt_tokens(max(prompt_tokens, 0))
-        if isinstance(ttft, int | float):
-            self.request.set_ttft(ttft)
-        if isinstance(tokens, int):
-            self.request.set_token_count(self._base + max(tokens, 0))
-        self.finish(None)
+    wrappers = Wrappers(
+        lambda function: _function(function, options),
+        lambda function: _coroutine(function, options),
+        lambda function: relaying(function, open_run),
+        lambda function: relaying_async(function, open_run),
+    )
+    return decorated(function, wrappers)
 
 
-def _field(result: object, name: str) -> object:
-    if isinstance(result, dict):
-        return result.get(name)
-    try:
-        return getattr(result, name, None)
-    except Exception:  # a property of the user's; recording must not fail the request
-        return None
+# The two below are the hot path, so they spell out what a `Run` does.
 
 
-def _decorate(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
-    if inspect.isasyncgenfunction(function):
-        wrap: Callable[..., Any] = _async_generator
-    elif inspect.isgeneratorfunction(function):
-        wrap = _generator
-    elif inspect.iscoroutinefunction(function):
-        wrap = _coroutine
-    else:
-        wrap = _function
-    return functools.wraps(function)(wrap(function, model, endpoint))
+def _function(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    constant, resolved = options.constant("standard"), options.resolved(function, "standard")
+    plain = PLAIN if options.token_count is None else ()
+    set_current, reset = current.set, current.reset
 
-
-def _function(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        run = _Run(model, endpoint, "standard")
+        if (outer := current_request()) is not None:
+            base = outer.token_count
+            return followed(function(*args, **kwargs), Run(outer, True, options.token_count, base))
+        request = constant() if constant is not None else resolved(args, kwargs)
+        token = set_current(request)
         try:
-            result = run.call(functools.partial(function, *args, **kwargs))
+            result = function(*args, **kwargs)
         except BaseException as error:
-            run.finish(error)
+            finish(request, error)
             raise
-        run.returned(result)
-        return result
+        finally:
+            reset(token)
+        if type(result) in plain:
+            finish(request)
+            return result
+        return followed(result, Run(request, False, options.token_count))
 
     return wrapper
 
 
-def _coroutine(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
+def _coroutine(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    constant, resolved = options.constant("standard"), options.resolved(function, "standard")
+    plain = PLAIN if options.token_count is None else ()
+    set_current, reset = current.set, current.reset
+
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        run = _Run(model, endpoint, "standard")
+        if (outer := current_request()) is not None:
+            run = Run(outer, True, options.token_count, outer.token_count)
+            result = await function(*args, **kwargs)
+            run.returned(result)
+            return result
+        request = constant() if constant is not None else resolved(args, kwargs)
+        token = set_current(request)
         try:
-            result = await run.wait_for(functools.partial(function, *args, **kwargs))
+            result = await function(*args, **kwargs)
         except BaseException as error:
-            run.finish(error)
+            finish(request, error)
             raise
-        run.returned(result)
+        finally:
+            reset(token)
+        if type(result) in plain:
+            finish(request)
+        else:
+            Run(request, False, options.token_count).returned(result)
         return result
-
-    return wrapper
-
-
-def _generator(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        run = _Run(model, endpoint, "streaming")
-        try:
-            stream = function(*args, **kwargs)
-            resume = stream.__next__
-            while True:
-                tokens = run.began_item()
-                try:
-                    item = run.call(resume)
-                except StopIteration as stop:
-                    run.finish(None)
-                    return stop.value
-                run.produced_item(tokens)
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    stream.close()
-                    raise
-                except BaseException as error:
-                    resume = functools.partial(stream.throw, error)
-                else:
-                    resume = functools.partial(stream.send, sent)
-        except BaseException as error:
-            run.finish(error)
-            raise
-
-    return wrapper
-
-
-def _async_generator(function: Callable[..., Any], model: str, endpoint: str) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        run = _Run(model, endpoint, "streaming")
-        try:
-            stream = function(*args, **kwargs)
-            resume = stream.__anext__
-            while True:
-                tokens = run.began_item()
-                try:
-                    item = await run.wait_for(resume)
-                except StopAsyncIteration:
-                    run.finish(None)
-                    return
-                run.produced_item(tokens)
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    await stream.aclose()
-                    raise
-                except BaseException as error:
-                    resume = functools.partial(stream.athrow, error)
-                else:
-                    resume = functools.partial(stream.asend, sent)
-        except BaseException as error:
-            run.finish(error)
-            raise
 
     return wrapper

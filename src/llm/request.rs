@@ -4,7 +4,7 @@
 //! and its first token are its parent's, and its end leaves no sample. Recording never fails:
 //! a fact that comes too late or makes no sense is ignored or counted as dropped.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -135,7 +135,10 @@ pub struct Start<'a> {
 #[derive(Debug)]
 pub struct Request {
     recorder: Arc<Recorder>,
-    scope: Arc<Scope>,
+    /// The scope that it began in.
+    first_scope: Arc<Scope>,
+    /// The scope of a request that turned out to be a stream.
+    stream_scope: OnceLock<Arc<Scope>>,
     device: Arc<str>,
     parent: Option<Arc<Request>>,
     state: Mutex<State>,
@@ -179,7 +182,34 @@ impl Request {
         let state =
             State { began: at, since: at, prompt_tokens: start.prompt_tokens, ..State::default() };
         let state = Mutex::new(state);
-        Arc::new(Self { recorder, scope, device: start.device, parent: start.parent, state })
+        Arc::new(Self {
+            recorder,
+            first_scope: scope,
+            stream_scope: OnceLock::new(),
+            device: start.device,
+            parent: start.parent,
+            state,
+        })
+    }
+
+    fn scope(&self) -> &Scope {
+        self.stream_scope.get().unwrap_or(&self.first_scope)
+    }
+
+    /// It turned out that the result is a stream.
+    pub fn streams(&self) {
+        let state = self.state.lock();
+        let key = &self.scope().key;
+        if state.finished || key.mode == Mode::Streaming {
+            return;
+        }
+        let (model, endpoint) = (&*key.model, &*key.endpoint);
+        let scope = self.recorder.scope(&ScopeKey { model, endpoint, mode: Mode::Streaming });
+        if self.parent.is_none() {
+            self.first_scope.active.add(-1.0);
+            scope.active.add(1.0);
+        }
+        let _ = self.stream_scope.set(scope); // the state is locked: nobody was faster
     }
 
     /// The time on its recorder's clock.
@@ -317,8 +347,8 @@ impl Request {
         }
         let prompt_tokens = prompt_tokens.unwrap_or(state.parts_prompt_tokens);
         self.count_prompt_tokens(prompt_tokens);
-        self.scope.active.add(-1.0);
-        let streamed = state.first_token_seen && self.scope.key.mode == Mode::Streaming;
+        self.scope().active.add(-1.0);
+        let streamed = state.first_token_seen && self.scope().key.mode == Mode::Streaming;
         let status = if status == Status::Error && streamed { Status::Partial } else { status };
         self.count_end(End { status, ..end });
         let seconds = seconds_between(state.began, at);
@@ -328,30 +358,30 @@ impl Request {
         }
         let tokens = [prompt_tokens as u64, state.tokens_counted];
         let recorder = &self.recorder;
-        let unknown = recorder.costs.charge(&recorder.families, &self.scope.key.model, tokens);
+        let unknown = recorder.costs.charge(&recorder.families, &self.scope().key.model, tokens);
         unknown.then_some(tokens)
     }
 
     /// The label `model`.
     pub fn model(&self) -> &str {
-        &self.scope.key.model
+        &self.scope().key.model
     }
 
     /// Charges what code of the service says that prompt and completion cost.
     pub fn charge(&self, amounts: [Pico; 2]) {
         let recorder = &self.recorder;
-        let model = &self.scope.key.model;
+        let model = &self.scope().key.model;
         recorder.costs.spend(&recorder.families, model, CostKind::Dynamic, amounts);
     }
 
     fn count_end(&self, end: End) {
         let kind = match end.status {
-            Status::Success => return self.scope.succeeded.add(1.0),
-            Status::Cancelled => return self.scope.cancelled.add(1.0),
+            Status::Success => return self.scope().succeeded.add(1.0),
+            Status::Cancelled => return self.scope().cancelled.add(1.0),
             Status::Timeout => ErrorKind::Timeout,
             Status::Error | Status::Partial => end.kind.unwrap_or(ErrorKind::InferenceError),
         };
-        let key = &self.scope.key;
+        let key = &self.scope().key;
         let severity = end.severity.map_or(kind.severity(), Severity::as_str);
         self.recorder.count_error(&key.model, kind, severity);
         let labels = [&*key.model, end.status.as_str(), &key.endpoint, kind.as_str()];
@@ -359,15 +389,15 @@ impl Request {
     }
 
     fn record_latency(&self, seconds: f64, batch_size: usize) {
-        let key = &self.scope.key;
+        let key = &self.scope().key;
         let index = batch_size_index(batch_size);
         let labels = [&*key.model, BATCH_SIZES[index], key.mode.as_str()];
         let make = || self.recorder.family(Name::Latency).series(&labels);
-        self.scope.latency[index].get(make).observe(seconds);
+        self.scope().latency[index].get(make).observe(seconds);
     }
 
     fn record_throughput(&self, tokens: u64, seconds: f64) {
-        let (scope, recorder) = (&self.scope, &self.recorder);
+        let (scope, recorder) = (self.scope(), &self.recorder);
         let model = [&*scope.key.model];
         let make = || recorder.family(Name::TokensPerRequest).series(&model);
         scope.tokens_per_request.get(make).observe(tokens as f64);
@@ -405,29 +435,29 @@ impl Request {
             let new = state.tokens - state.tokens_counted;
             state.tokens_counted = state.tokens;
             let make = || self.token_counter("completion");
-            self.scope.completion_tokens.get(make).add(new as f64);
+            self.scope().completion_tokens.get(make).add(new as f64);
         }
     }
 
     fn count_prompt_tokens(&self, tokens: usize) {
         if tokens > 0 {
             let make = || self.token_counter("prompt");
-            self.scope.prompt_tokens.get(make).add(tokens as f64);
+            self.scope().prompt_tokens.get(make).add(tokens as f64);
         }
     }
 
     fn token_counter(&self, token_type: &str) -> Arc<Series> {
-        let key = &self.scope.key;
+        let key = &self.scope().key;
         let tokens = self.recorder.family(Name::TokensGenerated);
         tokens.series(&[&*key.model, token_type, key.mode.as_str()])
     }
 
     fn record_ttft(&self, state: &State, seconds: f64) {
         let index = prompt_size_index(state.prompt_tokens);
-        let labels = [&*self.scope.key.model, PROMPT_SIZES[index], &*self.device];
+        let labels = [&*self.scope().key.model, PROMPT_SIZES[index], &*self.device];
         let make = || self.recorder.family(Name::Ttft).series(&labels);
         if self.device.is_empty() {
-            self.scope.ttft[index].get(make).observe(seconds);
+            self.scope().ttft[index].get(make).observe(seconds);
         } else {
             make().observe(seconds);
         }
@@ -436,19 +466,19 @@ impl Request {
     fn observe_inter_token(&self, seconds: f64, n: u64) {
         let counted = self.parent.as_deref().unwrap_or(self);
         let make =
-            || counted.recorder.family(Name::InterToken).series(&[&*counted.scope.key.model]);
-        counted.scope.inter_token.get(make).observe_n(seconds, n);
+            || counted.recorder.family(Name::InterToken).series(&[&*counted.scope().key.model]);
+        counted.scope().inter_token.get(make).observe_n(seconds, n);
     }
 
     fn record_queue_wait(&self, seconds: f64) {
-        let make = || self.recorder.family(Name::QueueWait).series(&[&*self.scope.key.model]);
-        self.scope.queue_wait.get(make).observe(seconds);
+        let make = || self.recorder.family(Name::QueueWait).series(&[&*self.scope().key.model]);
+        self.scope().queue_wait.get(make).observe(seconds);
     }
 
     fn queue_depth(&self, change: f64) {
-        let labels = [&*self.scope.key.model, "normal"];
+        let labels = [&*self.scope().key.model, "normal"];
         let make = || self.recorder.family(Name::QueueDepth).series(&labels);
-        self.scope.queue_depth.get(make).add(change);
+        self.scope().queue_depth.get(make).add(change);
     }
 }
 

@@ -100,6 +100,11 @@ impl PyRequest {
         self.request.produced(self.request.now(), count);
     }
 
+    /// It turned out that the result is a stream.
+    fn streams(&self) {
+        self.request.streams();
+    }
+
     /// Adds tokens without timing them.
     fn add_tokens(&self, count: u64) {
         self.request.add_tokens(count);

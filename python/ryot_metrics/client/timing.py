@@ -7,14 +7,21 @@ a generator is exhausted or closed, with whatever its consumer does in between.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, TypeVar, cast
+
+from ryot_metrics.client.calls import (
+    Call,
+    Function,
+    Wrappers,
+    decorated,
+    relaying,
+    relaying_async,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Span = Callable[[], AbstractContextManager[object]]
@@ -39,15 +46,18 @@ class _Around(ABC):
 
     def __call__(self, function: _F) -> _F:
         """Decorates a function, coroutine function, generator or async generator function."""
-        if inspect.isasyncgenfunction(function):
-            wrap: Callable[[Callable[..., Any], _Span], Callable[..., Any]] = _async_generator
-        elif inspect.isgeneratorfunction(function):
-            wrap = _generator
-        elif inspect.iscoroutinefunction(function):
-            wrap = _coroutine
-        else:
-            wrap = _function
-        return cast("_F", functools.wraps(function)(wrap(function, self._span)))
+        span = self._span
+
+        def open_call(args: object, kwargs: object) -> Call:
+            return _Spanning(span())
+
+        wrappers = Wrappers(
+            lambda function: _function(function, span),
+            lambda function: _coroutine(function, span),
+            lambda function: relaying(function, open_call),
+            lambda function: relaying_async(function, open_call),
+        )
+        return decorated(function, wrappers)
 
 
 class Timer(_Around):
@@ -186,7 +196,7 @@ class ExceptionCounter(_Around):
         return False
 
 
-def _function(function: Callable[..., Any], span: _Span) -> Callable[..., Any]:
+def _function(function: Function, span: _Span) -> Function:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with span():
             return function(*args, **kwargs)
@@ -194,7 +204,7 @@ def _function(function: Callable[..., Any], span: _Span) -> Callable[..., Any]:
     return wrapper
 
 
-def _coroutine(function: Callable[..., Any], span: _Span) -> Callable[..., Any]:
+def _coroutine(function: Function, span: _Span) -> Function:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         with span():
             return await function(*args, **kwargs)
@@ -202,32 +212,15 @@ def _coroutine(function: Callable[..., Any], span: _Span) -> Callable[..., Any]:
     return wrapper
 
 
-def _generator(function: Callable[..., Any], span: _Span) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with span():
-            return (yield from function(*args, **kwargs))
+class _Spanning(Call):
+    """A call inside of a context manager."""
 
-    return wrapper
+    __slots__ = ("_span",)
 
+    def __init__(self, span: AbstractContextManager[object]) -> None:
+        self._span = span
+        span.__enter__()
 
-def _async_generator(function: Callable[..., Any], span: _Span) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with span():  # and in it, spelled out, the `yield from` that async generators lack
-            stream = function(*args, **kwargs)
-            step = stream.__anext__()
-            while True:
-                try:
-                    item = await step
-                except StopAsyncIteration:
-                    return
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    await stream.aclose()
-                    raise
-                except BaseException as error:
-                    step = stream.athrow(error)
-                else:
-                    step = stream.asend(sent)
-
-    return wrapper
+    def end(self, error: BaseException | None) -> None:
+        """Leaves the context manager."""
+        self._span.__exit__(type(error) if error else None, error, None)

@@ -1,0 +1,125 @@
+"""What the decorators are told about a function, resolved for each of its calls."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ryot_metrics._ryot_metrics import Request
+from ryot_metrics.callbacks import report, safely
+from ryot_metrics.usage import field
+
+MODES = ("standard", "streaming", "batch")
+MAX_COUNT = 2**31
+"""Numbers of tokens and of sequences are below it."""
+
+_Read = Callable[[tuple[Any, ...], dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Each is a constant, or a function of the call's arguments."""
+
+    model: str | Callable[..., object] = "default"
+    model_arg: str | None = None
+    endpoint: str | Callable[..., object] = ""
+    request_type: str | None = None
+    prompt_tokens: int | Callable[..., object] | None = None
+    batch_size: int | Callable[..., object] = 0
+    token_count: Callable[[Any], object] | None = None
+
+    def constant(self, mode: str) -> Callable[[], Request] | None:
+        """Opens a request, if nothing depends on the call's arguments."""
+        told = (self.model, self.endpoint, self.batch_size)
+        if self.model_arg or self.prompt_tokens is not None or any(callable(it) for it in told):
+            return None
+        return partial(Request, self.model, self.endpoint, self.mode(mode), self.batch_size)
+
+    def resolved(self, function: Callable[..., Any], mode: str) -> Callable[..., Request]:
+        """A function that opens the request of a call with these `args` and `kwargs`."""
+        model, mode = self._model(function), self.mode(mode)
+
+        def open_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+            endpoint = _text(self.endpoint, "", args, kwargs)
+            size = _told(self.batch_size, "batch_size", args, kwargs) or 0
+            request = safely(Request, model(args, kwargs), endpoint, mode, size)
+            request = request or Request("default", "", mode)  # labels that are no valid text
+            tokens = _told(self.prompt_tokens, "prompt_tokens", args, kwargs)
+            if tokens is not None:
+                request.set_prompt_tokens(tokens)
+            return request
+
+        return open_request
+
+    def check(self) -> None:
+        """Refuses constants that no call could be recorded with.
+
+        Raises:
+            TypeError: For a model or endpoint that is neither text nor a function.
+            ValueError: For another request type, a number out of its range, or two models.
+        """
+        for name, label in (("model", self.model), ("endpoint", self.endpoint)):
+            if not (isinstance(label, str) or callable(label)):
+                raise TypeError(f"{name} is {label!r}; it must be a text or a function")
+        for name, count in (("prompt_tokens", self.prompt_tokens), ("batch_size", self.batch_size)):
+            if not (count is None or callable(count) or 0 <= count < MAX_COUNT):
+                raise ValueError(f"{name} is {count}; it must be from 0 to {MAX_COUNT - 1}")
+        if self.request_type not in (None, *MODES):
+            known = ", ".join(MODES)
+            raise ValueError(f"request_type is {self.request_type!r}; it must be one of {known}")
+        if self.model_arg is not None and self.model != "default":
+            raise ValueError(f"model is {self.model!r} and model_arg {self.model_arg!r}; give one")
+
+    def mode(self, mode: str) -> str:
+        """The request type; by default that of the function's kind."""
+        return self.request_type or mode
+
+    def _model(self, function: Callable[..., Any]) -> Callable[..., str]:
+        if self.model_arg is None:
+            return lambda args, kwargs: _text(self.model, "default", args, kwargs)
+        read = _argument(function, self.model_arg)
+        return lambda args, kwargs: _label(read(args, kwargs)) or "default"
+
+
+def _argument(function: Callable[..., Any], path: str) -> _Read:
+    """Reads an argument by its name, or something of it: `request.model`."""
+    name, *fields = path.split(".")
+    parameters = list(inspect.signature(function).parameters.values())
+    names = [parameter.name for parameter in parameters]
+    if name not in names and not any(it.kind is it.VAR_KEYWORD for it in parameters):
+        called = getattr(function, "__qualname__", function)
+        raise TypeError(f"model_arg is {path!r}, but {called} has no argument {name!r}")
+    index = names.index(name) if name in names else len(names)
+    given = parameters[index].default if name in names else None
+    default = None if given is inspect.Parameter.empty else given
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        value = kwargs.get(name, args[index] if index < len(args) else default)
+        for part in fields:
+            value = field(value, part)
+        return value
+
+    return read
+
+
+def _label(value: object) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(safely(str, value))
+
+
+def _text(
+    option: str | Callable[..., object], default: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
+    return _label(safely(option, *args, **kwargs)) or default if callable(option) else option
+
+
+def _told(
+    option: int | Callable[..., object] | None, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> int | None:
+    value = safely(option, *args, **kwargs) if callable(option) else option
+    if value is None or (isinstance(value, int) and 0 <= value < MAX_COUNT):
+        return value
+    report(name, f"{value!r} is no number from 0 to {MAX_COUNT - 1}")
+    return None

@@ -1,0 +1,127 @@
+"""One call of a decorated function, and what it returned, measured to its end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import Token
+from typing import Any
+
+from ryot_metrics._ryot_metrics import Request
+from ryot_metrics.client.calls import Call, relaying, relaying_async
+from ryot_metrics.tracking import Scope, current, finish
+from ryot_metrics.usage import PLAIN, called, tokens_of_item, usage_of
+
+
+class Run(Call):
+    """A call that is a request, or that joined an outer one.
+
+    Args:
+        request: The request.
+        joined: It is an outer one, which ends by itself.
+        token_count: The user's function that counts the tokens of a result or an item.
+        base: Tokens that the request had before the call.
+    """
+
+    __slots__ = ("_base", "_joined", "_request", "_token", "_token_count")
+
+    def __init__(
+        self,
+        request: Request,
+        joined: bool,
+        token_count: Callable[[Any], object] | None,
+        base: int = 0,
+    ) -> None:
+        self._request = request
+        self._joined = joined
+        self._token_count = token_count
+        self._base = base
+        self._token: Token[Request | Scope | None] | None = None
+
+    def resume(self) -> None:
+        """Production goes on, and what it calls belongs to the request."""
+        self._token = current.set(self._request)
+        self._request.resumed()
+
+    def pause(self, item: object) -> None:
+        """An item was produced; what follows is the consumer's."""
+        self._leave()
+        if self._token_count is not None:
+            self._request.produced(called(self._token_count, item) or 0)
+        elif type(item) in PLAIN:
+            self._request.produced()
+        else:
+            self._request.produced(tokens_of_item(item))
+            self._tell(item)
+
+    def end(self, error: BaseException | None) -> None:
+        """The call ended, a stream maybe in the middle of a step."""
+        self._leave()
+        if not self._joined:
+            finish(self._request, error)
+
+    def returned(self, result: object) -> None:
+        """The call ended with a result."""
+        if self._token_count is not None:
+            tokens = called(self._token_count, result)
+            if tokens is not None:
+                self._request.set_token_count(self._base + tokens)
+        elif type(result) not in PLAIN:
+            self._tell(result)
+        self.end(None)
+
+    def streams(self) -> None:
+        """The result is a stream, which the function's kind did not say."""
+        if not self._joined:
+            self._request.streams()
+
+    def _tell(self, value: object) -> None:
+        usage = usage_of(value)
+        if usage.prompt is not None:
+            self._request.set_prompt_tokens(usage.prompt)
+        if usage.ttft is not None:
+            self._request.set_ttft(usage.ttft)
+        if usage.completion is not None:
+            self._request.set_token_count(self._base + usage.completion)
+
+    def _leave(self) -> None:
+        if self._token is not None:
+            current.reset(self._token)
+            self._token = None
+
+
+def followed(result: Any, run: Run) -> Any:
+    """What a function returned, ending the run when that ends."""
+    if inspect.isgenerator(result):
+        run.streams()
+        return relaying(lambda: result, lambda *_: run)()
+    if inspect.isasyncgen(result):
+        run.streams()
+        return relaying_async(lambda: result, lambda *_: run)()
+    if hasattr(type(result), "add_done_callback"):  # a future or task of any library
+        result.add_done_callback(lambda future: _done(future, run))
+        return result
+    if inspect.isawaitable(result):
+        return _awaited(result, run)
+    run.returned(result)
+    return result
+
+
+async def _awaited(result: Awaitable[Any], run: Run) -> Any:
+    run.resume()
+    try:
+        value = await result
+    except BaseException as error:
+        run.end(error)
+        raise
+    run.returned(value)
+    return value
+
+
+def _done(future: Any, run: Run) -> None:
+    try:
+        value = future.result()
+    except BaseException as error:  # the future keeps it for its owner
+        run.end(error)
+    else:
+        run.returned(value)

@@ -1,0 +1,80 @@
+"""What results and items of streams say about their tokens, by attributes or by keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ryot_metrics.callbacks import safely
+
+PLAIN = frozenset({str, bytes, int, float, bool, list, tuple, type(None)})
+"""Types whose values say nothing about tokens."""
+
+
+class Usage(NamedTuple):
+    """Numbers of tokens; None for what is not said."""
+
+    completion: int | None = None
+    prompt: int | None = None
+    ttft: float | None = None
+
+
+def field(value: object, name: str) -> Any:
+    """The value's key or attribute of this name; None if it has none, or does not tell it."""
+    if isinstance(value, dict):
+        return value.get(name)
+    try:
+        return getattr(value, name, None)
+    except Exception:  # a property of the user's; recording must not fail the request
+        return None
+
+
+def usage_of(value: object) -> Usage:
+    """Reads `token_count`, `ttft_seconds` and an OpenAI-style `usage`.
+
+    Example:
+        >>> usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": 5}})
+        Usage(completion=5, prompt=3, ttft=None)
+    """
+    usage = field(value, "usage")
+    completion = _number(value, "token_count")
+    if usage is not None and completion is None:
+        completion = _number(usage, "completion_tokens", "output_tokens")
+    prompt = _number(usage, "prompt_tokens", "input_tokens") if usage is not None else None
+    ttft = field(value, "ttft_seconds")
+    return Usage(completion, prompt, ttft if isinstance(ttft, int | float) else None)
+
+
+def tokens_of_item(item: object) -> int:
+    """Tokens in an item of a stream: 1, but 0 for an OpenAI-style chunk that has no text.
+
+    Example:
+        >>> tokens_of_item({"choices": [{"delta": {"role": "assistant"}}]})
+        0
+        >>> tokens_of_item({"choices": [{"delta": {"content": "Hi"}}]})
+        1
+    """
+    choices = field(item, "choices")
+    if not isinstance(choices, list):
+        return 1
+    told = ("content", "reasoning_content", "tool_calls", "refusal", "text")
+    for choice in choices:
+        delta = field(choice, "delta") or choice
+        if any(field(delta, name) for name in told):
+            return 1
+    return 0
+
+
+def called(count: Callable[[Any], object], value: object) -> int | None:
+    """The tokens that a function of the user's counts; None if it counts none that make sense."""
+    return _whole(safely(count, value))
+
+
+def _number(value: object, *names: str) -> int | None:
+    found = (_whole(field(value, name)) for name in names)
+    return next((number for number in found if number is not None), None)
+
+
+def _whole(value: object) -> int | None:
+    # Bounded by what the native counters hold.
+    return value if isinstance(value, int) and 0 <= value < 2**63 else None
