@@ -9,10 +9,9 @@ import time
 from types import FrameType, TracebackType
 
 from ryot_metrics._ryot_metrics import Request
-from ryot_metrics.cost import charge
 from ryot_metrics.errors import Outcome, classify
 from ryot_metrics.options import MAX_COUNT
-from ryot_metrics.tracking import Scope, current, current_request
+from ryot_metrics.tracking import Current, Scope, current, current_request, end
 
 _log = logging.getLogger("ryot_metrics")
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -69,7 +68,8 @@ class InferenceContext:
         "status",
     )
 
-    _outer: Request | Scope | None
+    _stated: str | None
+    _outer: Current
     _scope: Request | Scope
 
     def __init__(
@@ -196,9 +196,7 @@ class InferenceContext:
             status = "partial"
         self.status = self._stated or status
         if not self._joined:
-            unpriced = request.finish(self.status, error_type, severity)
-            if unpriced is not None:
-                charge(request, unpriced)
+            end(request, self.status, error_type, severity)
 
     def __enter__(self) -> InferenceContext:
         return self._enter(sys._getframe(1))

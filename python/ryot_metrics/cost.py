@@ -16,7 +16,7 @@ MAX_PRICE = Decimal(1_000_000)
 """The highest price of 1,000 tokens, or of a request, in US dollars."""
 
 _PICO = Decimal(10) ** 12
-_Tiers = list[tuple[int | None, int]]
+_Tiers = tuple[tuple[int | None, int], ...]
 _Dynamic = Callable[[str, int, int], tuple[Price, Price]]
 
 
@@ -33,8 +33,8 @@ class CostModel:
     """
 
     kind: str
-    prompt: tuple[tuple[int | None, int], ...] = ()
-    completion: tuple[tuple[int | None, int], ...] = ()
+    prompt: _Tiers = ()
+    completion: _Tiers = ()
     function: _Dynamic | None = None
 
     @classmethod
@@ -127,11 +127,13 @@ def _each(price: Price) -> int:
     return _exact("price of 1,000 tokens", price, _PICO / 1000)
 
 
-def _tiers(name: str, tiers: Sequence[tuple[int | None, Price]]) -> tuple[tuple[int | None, int], ...]:
+def _tiers(name: str, tiers: Sequence[tuple[int | None, Price]]) -> _Tiers:
     ends = [end for end, _ in tiers]
     rising = [end for end in ends if end is not None]
     if not ends or ends[-1] is not None or None in ends[:-1]:
-        raise ValueError(f"the tiers of the {name} end at {ends}; the last must end at None, only it")
+        raise ValueError(
+            f"the tiers of the {name} end at {ends}; the last must end at None, only it"
+        )
     if rising != sorted(set(rising)) or min(rising, default=1) < 1:
         raise ValueError(f"the tiers of the {name} end at {rising}; they must rise from at least 1")
     return tuple((end, _each(price)) for end, price in tiers)

@@ -62,6 +62,7 @@ _classes: dict[type[BaseException] | str, Outcome] = {
     asyncio.TimeoutError: _TIMEOUT,  # before Python 3.11, these were three classes
     concurrent.futures.TimeoutError: _TIMEOUT,
     "httpx.TimeoutException": _TIMEOUT,
+    "httpx2.TimeoutException": _TIMEOUT,
     "requests.exceptions.Timeout": _TIMEOUT,
     "urllib3.exceptions.TimeoutError": _TIMEOUT,
     "openai.APITimeoutError": _TIMEOUT,
@@ -74,6 +75,7 @@ _classes: dict[type[BaseException] | str, Outcome] = {
     "torch.AcceleratorError": _CUDA,
     UnicodeError: Outcome("error", "tokenization_error"),
     ValueError: _INVALID,
+    "json.decoder.JSONDecodeError": _OTHER,  # what a server or a model wrote, not what it was asked
     "pydantic_core._pydantic_core.ValidationError": _INVALID,
     "openai.BadRequestError": _INVALID,
     "openai.UnprocessableEntityError": _INVALID,
@@ -102,8 +104,8 @@ def register_error_type(
 
     Args:
         exception: Its class; or the class's dotted name, where the package should not be imported
-            for it; or a function that is given the exception and says whether it is meant. Functions
-            are asked first, the newest before the others; then the nearest class decides.
+            for it; or a function that is given the exception and says whether it is meant.
+            Functions are asked first, the newest before the others; then the nearest class decides.
         error_type: One of the catalogue's error types: `timeout` makes the status timeout too; or
             `cancelled` for what is no error, such as a client that went away.
         severity: `critical`, `warning` or `info`; as the error type has it by default.

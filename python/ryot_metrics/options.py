@@ -33,10 +33,12 @@ class Options:
 
     def constant(self, mode: str) -> Callable[[], Request] | None:
         """Opens a request, if nothing depends on the call's arguments."""
-        told = (self.model, self.endpoint, self.batch_size)
-        if self.model_arg or self.prompt_tokens is not None or any(callable(it) for it in told):
+        model, endpoint, size = self.model, self.endpoint, self.batch_size
+        if callable(model) or callable(endpoint) or callable(size):
             return None
-        return partial(Request, self.model, self.endpoint, self.mode(mode), self.batch_size)
+        if self.model_arg is not None or self.prompt_tokens is not None:
+            return None
+        return partial(Request, model, endpoint, self.mode(mode), size)
 
     def resolved(self, function: Callable[..., Any], mode: str) -> Callable[..., Request]:
         """A function that opens the request of a call with these `args` and `kwargs`."""
@@ -116,7 +118,10 @@ def _text(
 
 
 def _told(
-    option: int | Callable[..., object] | None, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    option: int | Callable[..., object] | None,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> int | None:
     value = safely(option, *args, **kwargs) if callable(option) else option
     if value is None or (isinstance(value, int) and 0 <= value < MAX_COUNT):

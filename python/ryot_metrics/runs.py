@@ -9,7 +9,7 @@ from typing import Any
 
 from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.client.calls import Call, relaying, relaying_async
-from ryot_metrics.tracking import Scope, current, finish
+from ryot_metrics.tracking import Current, current, finish
 from ryot_metrics.usage import PLAIN, called, tokens_of_item, usage_of
 
 
@@ -36,7 +36,7 @@ class Run(Call):
         self._joined = joined
         self._token_count = token_count
         self._base = base
-        self._token: Token[Request | Scope | None] | None = None
+        self._token: Token[Current] | None = None
 
     def resume(self) -> None:
         """Production goes on, and what it calls belongs to the request."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from types import FrameType
+from typing import TypeAlias
 
 from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.cost import charge
@@ -15,35 +16,39 @@ from ryot_metrics.errors import classify
 
 
 class Scope:
-    """A request whose code is a generator that holds a block open across its `yield`s.
-
-    Its context variable is still seen while the generator is suspended, by whoever consumes it,
-    whose own requests are none of its business.
+    """Code of a request, where more must be known of it than the request.
 
     Args:
         request: The request.
-        frame: The generator's frame.
+        frame: The frame of a generator that holds a block open across its `yield`s. Its context
+            variable is still seen while it is suspended, by whoever consumes it, whose own
+            requests are none of its business.
         outer: What was current before.
     """
 
     __slots__ = ("frame", "outer", "request")
 
-    def __init__(self, request: Request, frame: FrameType, outer: Request | Scope | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        frame: FrameType | None = None,
+        outer: Request | Scope | None = None,
+    ) -> None:
         self.request = request
         self.frame = frame
         self.outer = outer
 
 
-current: contextvars.ContextVar[Request | Scope | None] = contextvars.ContextVar(
-    "ryot_request", default=None
-)
+Current: TypeAlias = Request | Scope | None
+current: contextvars.ContextVar[Current] = contextvars.ContextVar("ryot_request", default=None)
 
 
 def current_request() -> Request | None:
     """The request that the running code belongs to, if there is one."""
     scope = current.get()
     while isinstance(scope, Scope):
-        if scope.frame.f_back is not None:  # a suspended generator's frame has no caller
+        # A suspended generator's frame has no caller.
+        if scope.frame is None or scope.frame.f_back is not None:
             return scope.request
         scope = scope.outer
     return scope
@@ -51,6 +56,16 @@ def current_request() -> Request | None:
 
 def finish(request: Request, error: BaseException | None = None) -> None:
     """Ends a request that this exception left, or none."""
-    unpriced = request.finish(*classify(error)) if error is not None else request.finish()
+    if error is not None:
+        end(request, *classify(error))
+    elif (unpriced := request.finish()) is not None:
+        charge(request, unpriced)
+
+
+def end(
+    request: Request, status: str, error_type: str | None = None, severity: str | None = None
+) -> None:
+    """Ends a request under a status."""
+    unpriced = request.finish(status, error_type, severity)
     if unpriced is not None:
         charge(request, unpriced)

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from ryot_metrics._ryot_metrics import Request
-from ryot_metrics.instrument._errors import outcome
-from ryot_metrics.tracking import Scope, current, current_request
+from ryot_metrics.errors import classify
+from ryot_metrics.tracking import Current, Scope, current, current_request, end
 
 Reader: TypeAlias = "Callable[[Call, Any], object]"
 """Takes from an answer, or a piece of one, what it tells about the call."""
@@ -53,7 +53,7 @@ class Call:
         self._request = outer or Request(model, endpoint, mode, batch_size)
         self._joined = outer is not None
         self._scope = _CallScope(self._request)
-        self._outer: Scope | None = None
+        self._outer: Current = None
         self._completion: int | None = None
         self._ended = False
         self.endpoint = endpoint
@@ -75,7 +75,7 @@ class Call:
         if current.get() is self._scope:
             current.set(self._outer)
         if error is not None:
-            self.end(*outcome(error))
+            self.end(*classify(error))
 
     def token(self) -> None:
         """A token of the completion came."""
@@ -104,7 +104,9 @@ class Call:
         """Whether the running code is inside of the call's `with` block."""
         return current.get() is self._scope
 
-    def end(self, status: str = "success", error_type: str | None = None) -> None:
+    def end(
+        self, status: str = "success", error_type: str | None = None, severity: str | None = None
+    ) -> None:
         """The call ended; only the first end counts."""
         if self._ended:
             return
@@ -113,7 +115,7 @@ class Call:
             others = self._request.token_count - self.tokens
             self._request.set_token_count(max(others, 0) + self._completion)
         if not self._joined:
-            self._request.finish(status, error_type)
+            end(self._request, status, error_type, severity)
 
     def abandon(self) -> None:
         """The consumer takes no more: cancelled, unless the answer was complete."""

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ryot_metrics._ryot_metrics import Request
+from ryot_metrics.errors import classify
 from ryot_metrics.middleware.events import DONE, Events, Usage, usage_of
 from ryot_metrics.middleware.outcomes import CANCELLED, Outcome, outcome_of
 from ryot_metrics.middleware.routes import Endpoint
-from ryot_metrics.tracking import status_of
+from ryot_metrics.tracking import end
 
 _UNFINISHED: Outcome = ("error", "inference_error")
 
@@ -181,11 +182,11 @@ class Exchange:
         code = getattr(error, "status_code", None)
         if isinstance(code, int) and not self._http_status:
             return outcome_of(code, known_route=known)
-        status, kind = _UNFINISHED if error is None else status_of(error)
+        status, kind = _UNFINISHED if error is None else classify(error)[:2]
         if status == "error" and self._sent and self._http_status < 400:
             status = "partial"
         return status, kind
 
     def _finish(self, outcome: Outcome) -> None:
         self._finished = True
-        self.request.finish(*outcome)
+        end(self.request, *outcome)
