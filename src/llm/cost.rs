@@ -164,7 +164,9 @@ impl Costs {
         kind: CostKind,
         amounts: [Pico; 2],
     ) {
-        for (amount, token_type) in amounts.into_iter().zip([TokenType::Prompt, TokenType::Completion]) {
+        for (amount, token_type) in
+            amounts.into_iter().zip([TokenType::Prompt, TokenType::Completion])
+        {
             if amount > 0 {
                 let labels = [model, token_type.as_str(), kind.as_str()];
                 let series = families.get(Name::TokenCost).series(&labels);

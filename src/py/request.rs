@@ -164,7 +164,10 @@ impl PyRequest {
             error_type.map(|name| ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError));
         let severity = severity.and_then(Severity::parse);
         let end = End { status, kind, severity, batch_size: self.batch_size };
-        Ok(self.request.finish(self.request.now(), end).map(|[prompt, completion]| (prompt, completion)))
+        Ok(self
+            .request
+            .finish(self.request.now(), end)
+            .map(|[prompt, completion]| (prompt, completion)))
     }
 
     /// Adds to the cost of the model: amounts for prompt and completion in 10⁻¹² US dollars.

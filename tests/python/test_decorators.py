@@ -164,7 +164,7 @@ def test_a_dropped_generator_counts_as_cancelled_when_it_is_collected():
 def test_a_cancelled_task_is_cancelled():
     """Cancelling the task that awaits a tracked coroutine is no error."""
 
-    @track(model="task")
+    @track(model="cancelled-task")
     async def work():
         await asyncio.sleep(60)
 
@@ -177,7 +177,7 @@ def test_a_cancelled_task_is_cancelled():
 
     with changes() as change:
         asyncio.run(main())
-    assert change.statuses("task") == {"cancelled": 1}
+    assert change.statuses("cancelled-task") == {"cancelled": 1}
 
 
 def test_a_generator_keeps_its_protocol():
