@@ -122,7 +122,9 @@ fn answers(
         }
     };
     model.run(&decoder, &mut work).unwrap();
-    answers.iter_mut().for_each(|tokens| tokens.truncate(answer));
+    for tokens in &mut answers {
+        tokens.truncate(answer);
+    }
     answers
 }
 
