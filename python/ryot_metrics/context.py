@@ -6,17 +6,17 @@ import inspect
 import logging
 import sys
 import time
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from ryot_metrics._ryot_metrics import Request
-from ryot_metrics.errors import Outcome, classify
+from ryot_metrics.cost import charge
+from ryot_metrics.errors import classify
 from ryot_metrics.options import MAX_COUNT
 from ryot_metrics.tracking import Current, Scope, current, current_request, end
 
 _log = logging.getLogger("ryot_metrics")
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _STATUSES = ("success", "error", "timeout", "partial", "cancelled")
-_SUCCESS = Outcome("success")
 
 
 class InferenceContext:
@@ -24,8 +24,8 @@ class InferenceContext:
 
     Inside another tracked request it joins that one: what it is told counts there, and its end
     leaves no sample of its own. Its methods may be called from any task or thread while the block
-    is open. Outside of it they do nothing and log a warning, as does a context that is never
-    entered, or exited twice.
+    is open. Outside of it they do nothing and log a warning, as does a second entry or exit; in
+    Python's development mode (`python -X dev`), so does a context that is never entered.
 
     Args:
         model: The label `model`.
@@ -54,6 +54,7 @@ class InferenceContext:
         "__weakref__",
         "_base",
         "_batch_size",
+        "_closed",
         "_count",
         "_endpoint",
         "_joined",
@@ -70,7 +71,7 @@ class InferenceContext:
 
     _stated: str | None
     _outer: Current
-    _scope: Request | Scope
+    _scope: Current
 
     def __init__(
         self,
@@ -87,13 +88,16 @@ class InferenceContext:
         self._mode = mode
         self._batch_size = batch_size
         self._request: Request | None = None
+        self._closed: Request | None = None
 
     @property
     def token_count(self) -> int:
         """Tokens of the completion so far."""
         if self._request is not None:
             return self._request.token_count - self._base
-        return self._count if self.start_time else 0
+        if self._closed is None:
+            return 0
+        return self._count if self._joined else self._closed.token_count
 
     def token(self) -> None:
         """A token was produced now: the first gives the TTFT, each other an inter-token latency."""
@@ -159,11 +163,12 @@ class InferenceContext:
     def _ignored(self, method: str) -> None:
         _log.warning("InferenceContext.%s() outside of its with block is ignored", method)
 
-    def _enter(self, frame: FrameType) -> InferenceContext:
+    def __enter__(self, depth: int = 1) -> InferenceContext:
         if self._request is not None:
             _log.warning("an InferenceContext that is open was entered again; this is ignored")
             return self
-        outer = current_request()
+        before = current.get()
+        outer = None if before is None else current_request()
         if outer is None:
             request = Request(self.model, self._endpoint, self._mode, self._batch_size)
             self._joined, self._base = False, 0
@@ -172,34 +177,14 @@ class InferenceContext:
         self.start_time = time.monotonic()
         self.status = self._stated = None
         self._streamed = False
-        self._outer = current.get()
         # A block in a generator stays open across its `yield`s.
+        frame = sys._getframe(depth)
         generator = frame.f_code.co_flags & _GENERATORS
-        self._scope = Scope(request, frame, self._outer) if generator else request
+        self._scope = Scope(request, frame, before) if generator else request
+        self._outer = before
         current.set(self._scope)
         self._request = request
         return self
-
-    def _exit(self, error: BaseException | None) -> None:
-        request = self._request
-        if request is None:
-            _log.warning("an InferenceContext that is not open was exited; this is ignored")
-            return
-        self._request = None
-        self._count = request.token_count - self._base
-        # Not ContextVar.reset: a generator may be closed in another context than it began in.
-        if current.get() is self._scope:
-            current.set(self._outer)
-        del self._scope, self._outer
-        status, error_type, severity = _SUCCESS if error is None else classify(error)
-        if status == "error" and self._streamed:
-            status = "partial"
-        self.status = self._stated or status
-        if not self._joined:
-            end(request, self.status, error_type, severity)
-
-    def __enter__(self) -> InferenceContext:
-        return self._enter(sys._getframe(1))
 
     def __exit__(
         self,
@@ -207,10 +192,31 @@ class InferenceContext:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._exit(error)
+        request = self._request
+        if request is None:
+            _log.warning("an InferenceContext that is not open was exited; this is ignored")
+            return
+        self._request, self._closed = None, request
+        if self._joined:
+            self._count = request.token_count - self._base
+        # Not ContextVar.reset: a generator may be closed in another context than it began in.
+        if current.get() is self._scope:
+            current.set(self._outer)
+        self._scope = self._outer = None
+        if error is None and self._stated is None:
+            self.status = "success"
+            if not self._joined and (unpriced := request.finish()) is not None:
+                charge(request, unpriced)
+            return
+        status, error_type, severity = classify(error)
+        if status == "error" and self._streamed:
+            status = "partial"
+        self.status = self._stated or status
+        if not self._joined:
+            end(request, self.status, error_type, severity)
 
     async def __aenter__(self) -> InferenceContext:
-        return self._enter(sys._getframe(1))
+        return self.__enter__(2)
 
     async def __aexit__(
         self,
@@ -218,11 +224,13 @@ class InferenceContext:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._exit(error)
+        self.__exit__(kind, error, traceback)
 
-    def __del__(self) -> None:
-        if not self.start_time:
-            _log.warning("an InferenceContext(model=%r) was made and never entered", self.model)
+    if sys.flags.dev_mode:  # it would make every context half as dear again
+
+        def __del__(self) -> None:
+            if not self.start_time:
+                _log.warning("an InferenceContext(%r) was made and never entered", self.model)
 
 
 def _bounded(count: int) -> int:

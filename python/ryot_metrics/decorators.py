@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 from ryot_metrics.client.calls import Wrappers, decorated, relaying, relaying_async
 from ryot_metrics.options import Options
-from ryot_metrics.runs import Run, followed
+from ryot_metrics.runs import GeneratorRun, Run, followed
 from ryot_metrics.tracking import current, current_request, finish
 from ryot_metrics.usage import PLAIN
 
@@ -112,16 +112,19 @@ track_token_generation = track_inference_request
 def _decorate(function: _F, options: Options) -> _F:
     opened = options.resolved(function, "streaming")
 
-    def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-        if (outer := current_request()) is not None:
-            return Run(outer, True, options.token_count, outer.token_count)
-        return Run(opened(args, kwargs), False, options.token_count)
+    def opener(kind: type[Run]) -> Callable[..., Run]:
+        def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+            if (outer := current_request()) is not None:
+                return kind(outer, True, options.token_count, outer.token_count)
+            return kind(opened(args, kwargs), False, options.token_count)
+
+        return open_run
 
     wrappers = Wrappers(
         lambda function: _function(function, options),
         lambda function: _coroutine(function, options),
-        lambda function: relaying(function, open_run),
-        lambda function: relaying_async(function, open_run),
+        lambda function: relaying(function, opener(GeneratorRun)),
+        lambda function: relaying_async(function, opener(Run)),
     )
     return decorated(function, wrappers)
 
@@ -132,10 +135,10 @@ def _decorate(function: _F, options: Options) -> _F:
 def _function(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
     constant, resolved = options.constant("standard"), options.resolved(function, "standard")
     plain = PLAIN if options.token_count is None else ()
-    set_current, reset = current.set, current.reset
+    current_get, set_current, reset = current.get, current.set, current.reset
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if (outer := current_request()) is not None:
+        if current_get() is not None and (outer := current_request()) is not None:
             base = outer.token_count
             return followed(function(*args, **kwargs), Run(outer, True, options.token_count, base))
         request = constant() if constant is not None else resolved(args, kwargs)
@@ -158,10 +161,10 @@ def _function(function: Callable[..., Any], options: Options) -> Callable[..., A
 def _coroutine(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
     constant, resolved = options.constant("standard"), options.resolved(function, "standard")
     plain = PLAIN if options.token_count is None else ()
-    set_current, reset = current.set, current.reset
+    current_get, set_current, reset = current.get, current.set, current.reset
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if (outer := current_request()) is not None:
+        if current_get() is not None and (outer := current_request()) is not None:
             run = Run(outer, True, options.token_count, outer.token_count)
             result = await function(*args, **kwargs)
             run.returned(result)
