@@ -23,7 +23,8 @@ def safely(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T | None:
     try:
         return function(*args, **kwargs)
     except Exception as error:
-        report(getattr(function, "__qualname__", type(function).__name__), error)
+        named = function if hasattr(function, "__qualname__") else type(function)
+        report(f"{named.__module__}.{named.__qualname__}", error)
         return None
 
 
