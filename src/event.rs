@@ -104,6 +104,15 @@ pub enum Event {
         /// This process had loaded the same file before.
         again: bool,
     },
+    /// The engine can take requests.
+    Ready {
+        /// Seconds that it took to make its decoder.
+        seconds: f64,
+        /// Tokens of context that all sequences share.
+        context: usize,
+        /// Bytes of the KV cache that one token takes, if all take the same.
+        bytes_per_token: Option<u64>,
+    },
     /// A request was refused before it had a place in the queue.
     Rejected {
         /// Why.
@@ -164,6 +173,11 @@ pub enum Event {
         decode_tokens: usize,
         /// Distinct sequences in it.
         sequences: usize,
+    },
+    /// The KV cache holds another number of tokens than before.
+    Occupied {
+        /// How many.
+        tokens: usize,
     },
     /// A request ended.
     Finished {

@@ -259,9 +259,25 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
         vocab_size: vocab.n_tokens() as usize,
         parameters: model.n_params(),
         size_bytes: model.size(),
+        kv_bytes_per_token: kv_bytes_per_token(model),
         device,
         chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),
         bos_text: text(vocab.bos()),
         eos_text: text(vocab.eos()),
     }
+}
+
+/// Keys and values of 16 bits in each layer; none for an architecture that keeps something else.
+fn kv_bytes_per_token(model: &LlamaModel) -> Option<u64> {
+    if model.is_recurrent() || model.is_hybrid() {
+        return None;
+    }
+    let architecture = model.meta_val_str("general.architecture").ok()?;
+    let given = |key: &str| {
+        let key = format!("{architecture}.attention.{key}");
+        model.meta_val_str(&key).ok()?.parse::<u64>().ok()
+    };
+    let usual = u64::try_from(model.n_embd()).ok()?.checked_div(u64::from(model.n_head()))?;
+    let width = given("key_length").unwrap_or(usual) + given("value_length").unwrap_or(usual);
+    Some(2 * u64::from(model.n_layer()) * u64::from(model.n_head_kv()) * width)
 }

@@ -40,6 +40,8 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes that its tensors take.
     pub size_bytes: u64,
+    /// Bytes of the KV cache that one token takes, if all take the same.
+    pub kv_bytes_per_token: Option<u64>,
     /// Where it computes: `cpu`, `cuda`, `metal` or `vulkan`.
     pub device: String,
     /// The Jinja template for chats that its file carries.

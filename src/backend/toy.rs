@@ -46,6 +46,7 @@ impl Default for Toy {
                 vocab_size: VOCAB,
                 parameters: 0,
                 size_bytes: 0,
+                kv_bytes_per_token: None,
                 device: "cpu".to_owned(),
                 chat_template: None,
                 bos_text: None,

@@ -94,6 +94,8 @@ pub struct Core {
     ended: usize,
     steps: u64,
     service_seconds: f64,
+    /// Cells in use at the end of the last step.
+    used_cells: usize,
 }
 
 impl Core {
@@ -122,8 +124,16 @@ impl Core {
             ended: 0,
             steps: 0,
             service_seconds: 0.0,
+            used_cells: 0,
         };
         Ok((core, Client { model, config, observer, clock, link }))
+    }
+
+    /// The decoder exists, which took from `since` until now.
+    pub(super) fn ready(&self, since: Nanos, context: usize) {
+        let seconds = seconds_between(since, self.clock.now());
+        let bytes_per_token = self.model.info().kv_bytes_per_token;
+        self.observer.observe(&Event::Ready { seconds, context, bytes_per_token });
     }
 
     /// Takes note of what callers want, computes one step, and hands out its tokens.
@@ -328,13 +338,21 @@ impl Core {
         self.service_seconds += weight * (seconds - self.service_seconds);
     }
 
+    fn note_cells(&mut self) -> usize {
+        let tokens = self.scheduler.used_cells();
+        if tokens != std::mem::replace(&mut self.used_cells, tokens) {
+            self.observer.observe(&Event::Occupied { tokens });
+        }
+        tokens
+    }
+
     /// Wakes whoever waits for something that came in this step.
     fn wake(&mut self) {
         let stats = Stats {
             running: self.scheduler.running(),
             waiting: self.scheduler.waiting(),
             reserved_cells: self.scheduler.reserved_cells(),
-            used_cells: self.scheduler.used_cells(),
+            used_cells: self.note_cells(),
             steps: self.steps,
             service_seconds: self.service_seconds,
         };

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use crate::backend::{DecoderConfig, Model};
-use crate::clock::Clock;
+use crate::clock::{Clock, Nanos};
 use crate::engine::client::Client;
 use crate::engine::config::EngineConfig;
 use crate::engine::core::{Core, Progress};
@@ -63,11 +63,12 @@ impl Engine {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let decoder = config.decoder();
+        let since = clock.now();
         let (core, client) = Core::new(Arc::clone(&model), config, observer, clock)?;
         let (ready, started) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("ryot-engine".to_owned())
-            .spawn(move || work(core, &*model, &decoder, &ready))
+            .spawn(move || work(core, &*model, &decoder, since, &ready))
             .map_err(|error| Error::OutOfMemory(format!("cannot start a thread: {error}")))?;
         started.recv().unwrap_or(Err(Error::EngineClosed))?;
         Ok(Self { client, thread: Mutex::new(Some(thread)) })
@@ -110,10 +111,12 @@ fn work(
     mut core: Core,
     model: &dyn Model,
     config: &DecoderConfig,
+    since: Nanos,
     ready: &mpsc::SyncSender<Result<()>>,
 ) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         model.run(config, &mut |decoder| {
+            core.ready(since, config.cells);
             let _ = ready.send(Ok(()));
             loop {
                 match core.step(decoder) {

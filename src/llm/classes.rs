@@ -52,3 +52,24 @@ pub(super) const fn prompt_size_index(tokens: Option<usize>) -> usize {
         Some(10_000..) => 5,
     }
 }
+
+/// The class of a context's length in tokens: the next of `512`, `1024`, `2048`, `4096`, `8192`,
+/// `16384`, and `16384+` past them; empty for 0, unknown.
+///
+/// ```
+/// use ryot_metrics::llm::context_length_class;
+/// assert_eq!(context_length_class(3_000), "4096");
+/// assert_eq!(context_length_class(100_000), "16384+");
+/// ```
+pub const fn context_length_class(tokens: usize) -> &'static str {
+    match tokens {
+        0 => "",
+        1..=512 => "512",
+        513..=1_024 => "1024",
+        1_025..=2_048 => "2048",
+        2_049..=4_096 => "4096",
+        4_097..=8_192 => "8192",
+        8_193..=16_384 => "16384",
+        16_385.. => "16384+",
+    }
+}

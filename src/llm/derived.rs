@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indexmap::IndexMap;
 
 use super::catalogue::{Name, Shape};
-use super::families::Families;
+use super::computed::{Computed, give};
 use crate::metrics::{Desc, Family, LabelSet, Series, Sink, Source, Value, add_buckets};
 
 /// A derived family.
@@ -87,16 +87,16 @@ struct Sums {
 pub(super) struct Derived {
     row: DerivedRow,
     desc: Desc,
-    families: Arc<Families>,
+    computed: Arc<Computed>,
     hidden: AtomicBool,
 }
 
 impl Derived {
-    pub(super) fn new(row: DerivedRow, families: Arc<Families>) -> Self {
+    pub(super) fn new(row: DerivedRow, computed: Arc<Computed>) -> Self {
         let desc = Desc::new(row.shape.kind(), row.name, row.help, row.labels);
         let mut desc = desc.expect("a row is a valid family");
         desc.bounds = row.bounds().into();
-        Self { row, desc, families, hidden: AtomicBool::new(false) }
+        Self { row, desc, computed, hidden: AtomicBool::new(false) }
     }
 
     pub(super) const fn name(&self) -> &'static str {
@@ -111,7 +111,7 @@ impl Derived {
     fn sums(&self) -> IndexMap<Vec<Box<str>>, Sums> {
         let mut groups = IndexMap::new();
         for term in self.row.terms {
-            let Some(family) = self.families.slot(term.of).shown() else { continue };
+            let Some(family) = self.computed.families.slot(term.of).shown() else { continue };
             let reader = Reader::new(term, family.desc());
             for series in family.all() {
                 if let Some(values) = reader.values(&series) {
@@ -143,6 +143,9 @@ impl Source for Derived {
     fn collect(&self, sink: &mut dyn Sink) {
         if self.hidden.load(Ordering::Relaxed) {
             return;
+        }
+        if self.row.shape == Shape::Computed {
+            return give(&self.desc, &self.computed.hit_ratios_by_model(), sink);
         }
         let groups = self.sums();
         if groups.is_empty() {

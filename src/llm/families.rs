@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 
 use super::catalogue::{CATALOGUE, Name, Row, Shape};
+use super::computed::{Computed, give};
 use super::profile::PROFILES;
 use crate::error::Result;
 use crate::metrics::{
@@ -157,13 +158,13 @@ impl Families {
 
 /// The stored families as one source, so that the overflow count is taken with them.
 pub(super) struct Stored {
-    families: Arc<Families>,
+    computed: Arc<Computed>,
     descs: Vec<Desc>,
 }
 
 impl Stored {
-    pub(super) fn new(families: Arc<Families>) -> Self {
-        Self { families, descs: CATALOGUE.iter().map(describe).collect() }
+    pub(super) fn new(computed: Arc<Computed>) -> Self {
+        Self { computed, descs: CATALOGUE.iter().map(describe).collect() }
     }
 }
 
@@ -173,12 +174,19 @@ impl Source for Stored {
     }
 
     fn collect(&self, sink: &mut dyn Sink) {
-        let overflowed: u64 = self.families.made().map(|family| family.overflowed()).sum();
+        let families = &self.computed.families;
+        let overflowed: u64 = families.made().map(|family| family.overflowed()).sum();
         if overflowed > 0 {
-            let series = self.families.get(Name::Dropped).series(&["cardinality"]);
+            let series = families.get(Name::Dropped).series(&["cardinality"]);
             series.add(overflowed as f64 - series.get());
         }
-        for slot in &self.families.0 {
+        for (slot, desc) in families.0.iter().zip(&self.descs) {
+            if slot.name.row().shape == Shape::Computed {
+                if !slot.hidden.load(Ordering::Relaxed) {
+                    give(desc, &self.computed.samples(slot.name), sink);
+                }
+                continue;
+            }
             let Some(family) = slot.shown() else { continue };
             if matches!(slot.name.row().shape, Shape::Histogram(_)) {
                 family.collect(&mut Rebucketed::new(&slot.plan().bounds, sink));

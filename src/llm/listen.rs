@@ -1,14 +1,21 @@
 //! The engine's facts, one arm each, handed to the requests that they are about.
+//!
+//! What every step and token writes is looked up once and kept.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::catalogue::Name;
+use super::classes::{batch_size_class, context_length_class};
 use super::recorder::Recorder;
 use super::request::{End, Request, Start, Status};
-use crate::event::{Event, FinishReason, Observer, RequestId};
+use super::scope::Lazy;
+use crate::event::{Event, FinishReason, Observer, Origin, RequestId};
 use crate::fork;
+use crate::metrics::Series;
 
 /// Feeds one engine's events to a recorder.
 #[derive(Debug)]
@@ -16,21 +23,87 @@ pub struct EngineObserver {
     recorder: Arc<Recorder>,
     model: Arc<str>,
     device: Arc<str>,
-    open: Mutex<HashMap<RequestId, Arc<Request>>>,
+    open: Mutex<HashMap<RequestId, Arc<Request>, ahash::RandomState>>,
+    batch_sizes: Lazy,
+    batches: Lazy,
+    /// Sequences in the step whose tokens come now.
+    sequences: AtomicUsize,
+    /// The bits of the seconds that the model's load took.
+    load_seconds: AtomicU64,
+    kv_cache: OnceLock<KvCache>,
 }
 
 impl EngineObserver {
     /// An observer of the engine that runs `model` on `device` (the labels' values).
     pub fn new(recorder: Arc<Recorder>, model: &str, device: &str) -> Self {
-        Self { recorder, model: model.into(), device: device.into(), open: Mutex::default() }
+        Self {
+            recorder,
+            model: model.into(),
+            device: device.into(),
+            open: Mutex::default(),
+            batch_sizes: Lazy::default(),
+            batches: Lazy::default(),
+            sequences: AtomicUsize::new(0),
+            load_seconds: AtomicU64::new(0),
+            kv_cache: OnceLock::new(),
+        }
     }
 
+    /// The lock is held meanwhile: all of these events come on one thread.
     fn with(&self, id: RequestId, record: impl FnOnce(&Request)) {
-        // Cloned out: no lock is held while a request records.
-        let request = self.open.lock().get(&id).cloned();
-        if let Some(request) = request {
-            record(&request);
+        if let Some(request) = self.open.lock().get(&id) {
+            record(request);
         }
+    }
+
+    fn tokens(&self, id: RequestId, at: u64, count: usize) {
+        self.with(id, |request| {
+            request.set_batch_size(self.sequences.load(Ordering::Relaxed));
+            request.tokens(at, count as u64);
+        });
+    }
+
+    fn queued(&self, id: RequestId, at: u64, prompt_tokens: usize, origin: &Origin) {
+        let request = self.recorder.begin(Start {
+            model: &self.model,
+            endpoint: &origin.endpoint,
+            mode: origin.mode,
+            device: self.device.clone(),
+            prompt_tokens: Some(prompt_tokens),
+            at: Some(at),
+            parent: origin.parent.and_then(|key| self.recorder.parent(key)),
+        });
+        request.queued();
+        self.open.lock().insert(id, request);
+    }
+
+    fn loaded(&self, seconds: f64, ok: bool, again: bool) {
+        let load_type = if again { "warm_start" } else { "cold_start" };
+        if ok {
+            self.recorder.model_loaded(&self.model, &self.device, load_type, seconds);
+            self.recorder.startup_phase("model_load", seconds);
+            self.load_seconds.store(seconds.to_bits(), Ordering::Relaxed);
+        } else {
+            self.recorder.model_load_attempt(&self.model, "failed", load_type);
+        }
+    }
+
+    fn ready(&self, seconds: f64, context: usize, bytes_per_token: Option<u64>) {
+        let loading = f64::from_bits(self.load_seconds.load(Ordering::Relaxed));
+        self.recorder.startup_phase("cache_init", seconds);
+        self.recorder.startup_phase("ready", loading + seconds);
+        if let Some(bytes) = bytes_per_token {
+            let context = context_length_class(context);
+            let _ = self.kv_cache.set(KvCache { bytes, context, shown: Mutex::default() });
+        }
+    }
+
+    fn step(&self, sequences: usize) {
+        self.sequences.store(sequences, Ordering::Relaxed);
+        let family = |name| self.recorder.family(name);
+        let sizes = self.batch_sizes.get(|| family(Name::BatchSize).series(&[&*self.model, ""]));
+        sizes.observe(sequences as f64);
+        self.batches.get(|| family(Name::Batches).series(&[&*self.model])).add(1.0);
     }
 }
 
@@ -39,8 +112,10 @@ impl Observer for EngineObserver {
         let _pass = fork::pass();
         match event {
             Event::ModelLoaded { seconds, error, again } => {
-                let ok = error.is_none();
-                self.recorder.model_load(&self.model, &self.device, *seconds, ok, *again);
+                self.loaded(*seconds, error.is_none(), *again);
+            }
+            Event::Ready { seconds, context, bytes_per_token } => {
+                self.ready(*seconds, *context, *bytes_per_token);
             }
             Event::Rejected { kind, origin } => {
                 // The part of a request is no request: its error reaches the parent by itself.
@@ -49,25 +124,19 @@ impl Observer for EngineObserver {
                 }
             }
             Event::Queued { id, at, prompt_tokens, origin } => {
-                let request = self.recorder.begin(Start {
-                    model: &self.model,
-                    endpoint: &origin.endpoint,
-                    mode: origin.mode,
-                    device: self.device.clone(),
-                    prompt_tokens: Some(*prompt_tokens),
-                    at: Some(*at),
-                    parent: origin.parent.and_then(|key| self.recorder.parent(key)),
-                });
-                request.queued();
-                self.open.lock().insert(*id, request);
+                self.queued(*id, *at, *prompt_tokens, origin);
             }
             Event::Scheduled { id, at } => self.with(*id, |request| request.scheduled(*at)),
             Event::Preempted { id, .. } => self.with(*id, Request::queued),
-            Event::FirstToken { id, at } => self.with(*id, |request| request.tokens(*at, 1)),
-            Event::Tokens { id, at, count } => {
-                self.with(*id, |request| request.tokens(*at, *count as u64));
+            Event::FirstToken { id, at } => self.tokens(*id, *at, 1),
+            Event::Tokens { id, at, count } => self.tokens(*id, *at, *count),
+            Event::Step { sequences, .. } => self.step(*sequences),
+            Event::Occupied { tokens } => {
+                if let Some(cache) = self.kv_cache.get() {
+                    let sequences = self.sequences.load(Ordering::Relaxed);
+                    cache.show(&self.recorder, &self.model, *tokens, sequences);
+                }
             }
-            Event::Step { sequences, .. } => self.recorder.batch(&self.model, "", *sequences),
             Event::Finished { id, at, reason, batch_size } => {
                 let request = self.open.lock().remove(id);
                 let (status, kind) = match reason {
@@ -82,5 +151,27 @@ impl Observer for EngineObserver {
                 }
             }
         }
+    }
+}
+
+/// What the engine's KV cache takes, as one gauge whose label says how large batches are now.
+#[derive(Debug)]
+struct KvCache {
+    bytes: u64,
+    context: &'static str,
+    /// The class of the batch under which it stands on the page, and its series.
+    shown: Mutex<Option<(&'static str, Arc<Series>)>>,
+}
+
+impl KvCache {
+    fn show(&self, recorder: &Recorder, model: &str, tokens: usize, sequences: usize) {
+        let class = batch_size_class(sequences);
+        let family = recorder.family(Name::KvCacheSize);
+        let mut shown = self.shown.lock();
+        if let Some((old, _)) = shown.take_if(|(old, _)| *old != class) {
+            family.remove(&[model, self.context, old]);
+        }
+        let make = || (class, family.series(&[model, self.context, class]));
+        shown.get_or_insert_with(make).1.set((tokens as u64 * self.bytes) as f64);
     }
 }

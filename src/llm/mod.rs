@@ -5,22 +5,28 @@
 
 mod catalogue;
 mod classes;
+mod computed;
 mod cost;
 mod derived;
+mod facts;
 mod families;
 mod gpu;
+mod labels;
 mod listen;
 mod profile;
+mod rates;
 mod recorder;
 mod request;
+mod reuse;
 mod scope;
 mod settings;
 mod view;
 
 pub use catalogue::{CATALOGUE, Name, Row, Shape};
-pub use classes::{batch_size_class, prompt_size_class};
+pub use classes::{batch_size_class, context_length_class, prompt_size_class};
 pub use cost::{CostKind, CostModel, Tier, TokenType};
 pub use derived::{DerivedRow, Label, Term};
+pub use labels::LABEL_VALUES;
 pub use listen::EngineObserver;
 pub use profile::{PROFILES, Profile, RYOT};
 pub use recorder::Recorder;

@@ -11,18 +11,21 @@ use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::catalogue::Name;
+use super::computed::Computed;
 use super::cost::{CostModel, Costs};
 use super::derived::{Derived, DerivedRow};
 use super::families::{Families, Stored};
 use super::gpu::Devices;
 use super::profile::{PROFILES, RYOT};
+use super::rates::Rates;
 use super::request::{Request, Start};
+use super::reuse::Reuse;
 use super::scope::{Scope, ScopeKey};
 use super::settings::Settings;
 use super::view::VIEWS;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
-use crate::metrics::{Family, Registry, SERIES_LIMIT};
+use crate::metrics::{Family, Registry};
 
 /// Turns facts into samples.
 #[derive(Debug)]
@@ -36,6 +39,10 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     scopes: RwLock<IndexMap<ScopeKey, Arc<Scope>, ahash::RandomState>>,
     pub(super) costs: Costs,
+    pub(super) rates: Arc<Rates>,
+    pub(super) reuse: Mutex<Reuse>,
+    /// What was last reported of each series of the queue's depth, by its labels.
+    pub(super) reported_queues: Mutex<HashMap<Box<str>, f64>>,
     /// Open requests that an engine's requests may be part of, by key.
     parents: Mutex<HashMap<u64, Weak<Request>>>,
     pub(super) devices: Devices,
@@ -48,9 +55,16 @@ impl Recorder {
     /// If the registry has one of their names already, or a setting is refused.
     pub fn new(registry: &Registry, clock: Arc<dyn Clock>, settings: &Settings) -> Result<Self> {
         let families = Arc::new(Families::new());
-        registry.register_in(RYOT, Arc::new(Stored::new(families.clone())))?;
+        let rates = Arc::new(Rates::new(clock.now()));
+        let computed = Arc::new(Computed {
+            families: families.clone(),
+            rates: rates.clone(),
+            clock: clock.clone(),
+            page_nanos: registry.page_nanos(),
+        });
+        registry.register_in(RYOT, Arc::new(Stored::new(computed.clone())))?;
         let derive = |profile, rows: &[DerivedRow]| -> Result<Vec<Arc<Derived>>> {
-            let sources = rows.iter().map(|row| Arc::new(Derived::new(*row, families.clone())));
+            let sources = rows.iter().map(|row| Arc::new(Derived::new(*row, computed.clone())));
             let sources: Vec<_> = sources.collect();
             sources.iter().try_for_each(|source| registry.register_in(profile, source.clone()))?;
             Ok(sources)
@@ -60,17 +74,19 @@ impl Recorder {
         for profile in PROFILES {
             profiles.extend(derive(profile.name, profile.rows)?);
         }
-        let (scopes, parents) = (RwLock::default(), Mutex::default());
         let recorder = Self {
             families,
             views,
             profiles,
             settings: Mutex::default(),
             clock,
-            scopes,
             costs: Costs::default(),
-            parents,
             devices: Devices::default(),
+            scopes: RwLock::default(),
+            rates,
+            reuse: Mutex::default(),
+            reported_queues: Mutex::default(),
+            parents: Mutex::default(),
         };
         settings.apply(&recorder, registry)?;
         Ok(recorder)
@@ -98,37 +114,18 @@ impl Recorder {
         self.count_error(model, kind, kind.severity());
     }
 
-    /// Records a model load.
-    pub fn model_load(&self, model: &str, device: &str, seconds: f64, ok: bool, again: bool) {
-        let load_type = if again { "warm_start" } else { "cold_start" };
-        let result = if ok { "success" } else { "failed" };
-        self.family(Name::ModelLoadAttempts).series(&[model, result, load_type]).add(1.0);
-        if ok {
-            let loading = self.family(Name::ModelLoading);
-            loading.series(&[model, load_type, device]).observe(seconds);
-            self.family(Name::ModelLoadingLast).series(&[model]).set(seconds);
-        }
-    }
-
-    /// Records one batch of this many sequences.
-    pub fn batch(&self, model: &str, request_type: &str, sequences: usize) {
-        let sizes = self.family(Name::BatchSize);
-        sizes.series(&[model, request_type]).observe(sequences as f64);
-        self.family(Name::Batches).series(&[model]).add(1.0);
-    }
-
     pub(super) fn count_error(&self, model: &str, kind: ErrorKind, severity: &str) {
         self.family(Name::Errors).series(&[model, kind.as_str(), severity]).add(1.0);
-    }
-
-    /// Counts a sample that could not be recorded as asked.
-    pub fn dropped(&self, reason: &str) {
-        self.family(Name::Dropped).series(&[reason]).add(1.0);
     }
 
     /// From now on, tokens of `model` cost this; `*` is every model without a price of its own.
     pub fn set_cost_model(&self, model: &str, cost: Option<CostModel>) {
         self.costs.set(model, cost);
+    }
+
+    /// Counts a sample that could not be recorded as asked.
+    pub fn dropped(&self, reason: &str) {
+        self.family(Name::Dropped).series(&[reason]).add(1.0);
     }
 
     /// A value that makes no sense is dropped and counted: recording never fails a request.
@@ -145,10 +142,12 @@ impl Recorder {
             return scope.clone();
         }
         let key = key.to_owned();
-        let scope = Arc::new(Scope::new(key.clone(), &self.families));
+        let rates = self.rates.of(&key.model);
+        let scope = Arc::new(Scope::new(key.clone(), &self.families, rates));
+        let limit = self.settings.lock().series_limit;
         let mut scopes = self.scopes.write();
         // The families cap themselves; the map of kept series must not outgrow them.
-        if scopes.len() >= SERIES_LIMIT {
+        if scopes.len() >= limit {
             return scope;
         }
         scopes.entry(key).or_insert(scope).clone()

@@ -4,6 +4,7 @@
 //! and its first token are its parent's, and its end leaves no sample. Recording never fails:
 //! a fact that comes too late or makes no sense is ignored or counted as dropped.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -141,6 +142,8 @@ pub struct Request {
     stream_scope: OnceLock<Arc<Scope>>,
     device: Arc<str>,
     parent: Option<Arc<Request>>,
+    /// Sequences in the batch that its tokens come from; 0 if unknown.
+    batch_size: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -188,6 +191,7 @@ impl Request {
             stream_scope: OnceLock::new(),
             device: start.device,
             parent: start.parent,
+            batch_size: AtomicUsize::default(),
             state,
         })
     }
@@ -235,6 +239,11 @@ impl Request {
         }
     }
 
+    /// From now on its tokens come from batches of so many sequences.
+    pub fn set_batch_size(&self, sequences: usize) {
+        self.batch_size.store(sequences, Ordering::Relaxed);
+    }
+
     /// Tokens in the prompt.
     pub fn set_prompt_tokens(&self, tokens: usize) {
         self.state.lock().prompt_tokens = Some(tokens);
@@ -279,12 +288,12 @@ impl Request {
             let gap = if first { 0.0 } else { gap / gaps as f64 };
             self.observe_inter_token(gap, gaps);
         }
-        self.add_to(state, count);
+        self.add_to(state, Some(at), count, self.batch_size());
     }
 
     /// Adds tokens without timing them.
     pub fn add_tokens(&self, count: u64) {
-        self.add_to(&mut self.state.lock(), count);
+        self.add_to(&mut self.state.lock(), None, count, self.batch_size());
     }
 
     /// The completion has this many tokens in all; saying it twice counts it once.
@@ -292,7 +301,7 @@ impl Request {
         let mut state = self.state.lock();
         state.tokens = count;
         state.tokens_known = true;
-        self.count_new_tokens(&mut state);
+        self.count_new_tokens(&mut state, None, self.batch_size());
     }
 
     /// Tokens of the completion so far.
@@ -420,22 +429,29 @@ impl Request {
         }
     }
 
-    fn add_to(&self, state: &mut State, count: u64) {
+    fn batch_size(&self) -> usize {
+        self.batch_size.load(Ordering::Relaxed)
+    }
+
+    /// Counts tokens that were produced `at`; None: now.
+    fn add_to(&self, state: &mut State, at: Option<Nanos>, count: u64, batch_size: usize) {
         state.tokens += count;
         state.tokens_known = true;
         if let Some(parent) = &self.parent {
-            parent.add_tokens(count);
+            parent.add_to(&mut parent.state.lock(), at, count, batch_size);
         } else {
-            self.count_new_tokens(state);
+            self.count_new_tokens(state, at, batch_size);
         }
     }
 
-    fn count_new_tokens(&self, state: &mut State) {
+    fn count_new_tokens(&self, state: &mut State, at: Option<Nanos>, batch_size: usize) {
         if state.tokens > state.tokens_counted {
             let new = state.tokens - state.tokens_counted;
             state.tokens_counted = state.tokens;
             let make = || self.token_counter("completion");
             self.scope().completion_tokens.get(make).add(new as f64);
+            let at = at.unwrap_or_else(|| self.now());
+            self.scope().rates.add(at, batch_size, new);
         }
     }
 

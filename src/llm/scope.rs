@@ -10,6 +10,7 @@ use indexmap::Equivalent;
 use super::catalogue::Name;
 use super::classes::{BATCH_SIZES, PROMPT_SIZES};
 use super::families::Families;
+use super::rates::ModelRates;
 use super::request::Status;
 use crate::error::ErrorKind;
 use crate::event::Mode;
@@ -63,6 +64,8 @@ pub(super) struct Scope {
     pub(super) ttft: [Lazy; PROMPT_SIZES.len()],
     pub(super) tokens_per_request: Lazy,
     pub(super) rate: Lazy,
+    /// Tokens over time.
+    pub(super) rates: Arc<ModelRates>,
     pub(super) queue_depth: Lazy,
     pub(super) completion_tokens: Lazy,
     pub(super) prompt_tokens: Lazy,
@@ -71,7 +74,7 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    pub(super) fn new(key: ScopeKey, families: &Families) -> Self {
+    pub(super) fn new(key: ScopeKey, families: &Families, rates: Arc<ModelRates>) -> Self {
         let model = &*key.model;
         let ended = |status: Status| {
             families.get(Name::Requests).series(&[model, status.as_str(), &key.endpoint, ""])
@@ -89,6 +92,7 @@ impl Scope {
             ttft: Default::default(),
             tokens_per_request: Lazy::default(),
             rate: Lazy::default(),
+            rates,
             key,
             queue_depth: Lazy::default(),
             completion_tokens: Lazy::default(),

@@ -96,6 +96,7 @@ impl Settings {
             }
             slot.set_every(wish.every);
         }
+        recorder.rates.set_limit(self.series_limit);
         let disabled = |name: &str| self.disabled.iter().any(|off| is_called(off, name));
         for view in &recorder.views {
             view.show(self.views && !disabled(view.name()));

@@ -122,6 +122,11 @@ impl Family {
         self.insert(&mut map, values)
     }
 
+    /// The series with these label values, if there is one.
+    pub fn find<V: AsRef<str>>(&self, values: &[V]) -> Option<Arc<Series>> {
+        self.series.read().get(&Key(values)).cloned()
+    }
+
     fn insert<V: AsRef<str>>(&self, map: &mut SeriesMap, values: &[V]) -> Arc<Series> {
         let key = OwnedKey::new(values);
         let make = || {
@@ -165,6 +170,16 @@ impl Family {
     /// Holds at most so many series from now on; those past it that it has already stay.
     pub fn set_series_limit(&self, limit: usize) {
         self.series_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// How many series there are.
+    pub fn len(&self) -> usize {
+        self.series.read().len()
+    }
+
+    /// Whether there is no series.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How often a new label set met a full family.

@@ -1,9 +1,12 @@
 //! One door to all formats: the bytes of a page as they go over the wire.
 
+use std::sync::atomic::Ordering;
+
 use super::negotiate::{Exposition, Format};
 use super::registry::{Registry, Selection};
 use super::sink::Sink;
 use super::{protobuf, text};
+use crate::clock::{Clock, MonotonicClock};
 
 /// Writes a page of what is selected, in any format.
 ///
@@ -22,7 +25,14 @@ pub fn encode_bytes(
     selection: Selection<'_>,
     exposition: impl Into<Exposition>,
 ) -> Vec<u8> {
-    let exposition = exposition.into();
+    let since = MonotonicClock.now();
+    let page = write(registry, selection, exposition.into());
+    let nanos = MonotonicClock.now() - since;
+    registry.page_nanos().store(nanos, Ordering::Relaxed);
+    page
+}
+
+fn write(registry: &Registry, selection: Selection<'_>, exposition: Exposition) -> Vec<u8> {
     let feed = |sink: &mut dyn Sink| registry.collect_selected(selection, sink);
     if exposition.format == Format::Protobuf {
         let mut encoder = protobuf::Encoder::new(exposition.effective_escaping());

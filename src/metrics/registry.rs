@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -33,6 +33,8 @@ pub struct Registry {
     asks_unnamed: AtomicBool,
     /// The length of the last page: the next is about as long.
     page_len: AtomicUsize,
+    /// How long it took.
+    page_nanos: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -267,6 +269,11 @@ impl Registry {
         } else {
             give(&target_info, &sources, &mut Labelled::new(&labels, sink));
         }
+    }
+
+    /// Nanoseconds that the last page took to write; 0 before the first.
+    pub fn page_nanos(&self) -> Arc<AtomicU64> {
+        self.page_nanos.clone()
     }
 
     pub(super) fn page_len(&self) -> usize {

@@ -133,6 +133,13 @@ impl Series {
         self.cells[0].store(value.to_bits(), Ordering::Relaxed);
     }
 
+    /// Sets a gauge that is below this value.
+    pub fn raise(&self, value: f64) {
+        self.note_write();
+        let below = |bits| (f64::from_bits(bits) < value).then(|| value.to_bits());
+        let _ = self.cells[0].fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
+    }
+
     /// The value of a counter or gauge.
     pub fn get(&self) -> f64 {
         arena::get(&self.cells[0])

@@ -8,6 +8,7 @@ mod boundary;
 mod callbacks;
 mod engine;
 mod errors;
+mod facts;
 mod fork;
 mod globals;
 mod gpu;
@@ -36,6 +37,15 @@ mod _ryot_metrics {
     use super::errors::{
         DecodeError, DuplicateTimeseries, EngineClosedError, OutOfMemoryError, QueueFullError,
         RyotError,
+    };
+    #[pymodule_export]
+    use super::facts::{
+        record_batch_processed, record_cache_eviction, record_inference_error,
+        record_kv_cache_lookup, record_model_load_attempt, record_model_load_time,
+        record_prompt_reuse, record_queue_wait, record_retry, record_startup_phase,
+        set_model_dtype, update_cache_metrics, update_gpu_memory, update_gpu_memory_percentage,
+        update_gpu_metrics, update_gpu_utilization, update_kv_cache_size, update_queue_metrics,
+        update_token_throughput,
     };
     #[pymodule_export]
     use super::gpu::{stop_watching_gpus, watch_gpus};

@@ -59,7 +59,9 @@ impl PyRequest {
     fn new(model: &str, endpoint: &str, mode: &str, batch_size: usize) -> PyResult<Self> {
         let mode = Mode::parse(mode)?;
         let start = Start { model, endpoint, mode, ..Start::default() };
-        Ok(Self { request: globals::recorder().begin(start), batch_size })
+        let request = globals::recorder().begin(start);
+        request.set_batch_size(batch_size);
+        Ok(Self { request, batch_size })
     }
 
     /// The key by which an engine's request names this one as its parent.

@@ -1,6 +1,7 @@
-//! The pure core: scheduler, engine, toy backend and scrape server, without C++ and without Python.
+//! The pure core: scheduler, engine, toy backend, catalogue and scrape server, without C++ and without Python.
 
 mod binding;
+mod facts;
 mod gpu;
 mod scheduler;
 mod scrape;

@@ -1,0 +1,203 @@
+//! Facts that a service reports itself, one method each: what neither a request nor the engine's
+//! events can know.
+//!
+//! Recording never fails: a number that makes no sense, and a word that its label's closed set
+//! does not have, is dropped and counted under `ryot_metrics_dropped_total{reason="invalid_value"}`.
+
+use std::hash::Hash;
+
+use super::catalogue::Name;
+use super::classes::{batch_size_class, context_length_class};
+use super::labels::{DTYPES, is_value};
+use super::recorder::Recorder;
+use super::reuse::{self, BYTES_PER_BLOCK, TOKENS_PER_BLOCK};
+use crate::error::ErrorKind;
+use crate::metrics::Series;
+
+impl Recorder {
+    /// Writes one sample, or counts it as dropped; whether it was written.
+    fn write(
+        &self,
+        name: Name,
+        values: &[&str],
+        value: f64,
+        write: impl FnOnce(&Series, f64),
+    ) -> bool {
+        let known =
+            name.row().labels.iter().zip(values).all(|(label, value)| is_value(label, value));
+        let value = self.checked(if known { value } else { f64::NAN });
+        if let Some(value) = value {
+            write(&self.family(name).series(values), value);
+        }
+        value.is_some()
+    }
+
+    /// A percentage or a ratio: dropped above its limit.
+    fn up_to(limit: f64, value: f64) -> f64 {
+        if value <= limit { value } else { f64::NAN }
+    }
+
+    /// One attempt of a request that had failed before.
+    pub fn retry(&self, model: &str) {
+        self.write(Name::Retries, &[model], 1.0, Series::add);
+    }
+
+    /// An error that no request of this package saw.
+    pub fn error(&self, model: &str, kind: ErrorKind) {
+        self.count_error(model, kind, kind.severity());
+    }
+
+    /// Time that a request spent in a queue of the service's own.
+    pub fn queue_wait(&self, model: &str, seconds: f64) {
+        self.write(Name::QueueWait, &[model], seconds, Series::observe);
+    }
+
+    /// The length of a queue of the service's own. It adds to what requests count by themselves,
+    /// so that neither overwrites the other.
+    pub fn queue_size(&self, model: &str, priority_level: &str, size: f64) {
+        self.write(Name::QueueDepth, &[model, priority_level], size, |series, size| {
+            let mut reported = self.reported_queues.lock();
+            let before = reported.insert(series.labels().text().into(), size);
+            series.add(size - before.unwrap_or_default());
+        });
+    }
+
+    /// A rate of tokens that somebody else measured; on the page as long as no token of the model
+    /// is counted here.
+    pub fn token_rate(&self, model: &str, tokens_per_second: f64) {
+        self.write(Name::TokensPerSecond, &[model, "", ""], tokens_per_second, Series::set);
+    }
+
+    /// The model computes in this type; empty if it is unknown.
+    pub fn dtype(&self, model: &str, dtype: &str) {
+        match DTYPES.iter().position(|known| *known == dtype) {
+            Some(index) => self.rates.of(model).set_dtype(index),
+            None => self.dropped("invalid_value"),
+        }
+    }
+
+    /// GPU memory by what it holds; memory in `use` also raises the `peak`.
+    pub fn gpu_memory(&self, model: &str, device_id: &str, memory_type: &str, bytes: f64) {
+        let labels = [model, memory_type, device_id];
+        if self.write(Name::GpuMemory, &labels, bytes, Series::set) && memory_type == "used" {
+            self.write(Name::GpuMemory, &[model, "peak", device_id], bytes, Series::raise);
+        }
+    }
+
+    /// GPU memory that is reserved.
+    pub fn gpu_memory_reserved(&self, model: &str, device_id: &str, bytes: f64) {
+        self.write(Name::GpuMemoryReserved, &[model, device_id], bytes, Series::set);
+    }
+
+    /// GPU memory in use, 0 to 100, while batches had so many sequences; 0 if that is unknown. Of
+    /// a model and device, only the class that was set last stays.
+    pub fn gpu_memory_percentage(
+        &self,
+        model: &str,
+        device_id: &str,
+        percent: f64,
+        batch_size: usize,
+    ) {
+        let labels = [model, device_id, batch_size_class(batch_size)];
+        self.set_alone(Name::GpuMemoryPercentage, &labels, Self::up_to(100.0, percent));
+    }
+
+    /// Time in which the GPU computed, 0 to 100.
+    pub fn gpu_utilization(&self, model: &str, device_id: &str, kernel_type: &str, percent: f64) {
+        let labels = [model, device_id, kernel_type];
+        self.write(Name::GpuUtilization, &labels, Self::up_to(100.0, percent), Series::set);
+    }
+
+    /// KV cache that holds tokens. Of a model, only the classes that were set last stay.
+    pub fn kv_cache_size(&self, model: &str, bytes: f64, context_length: usize, batch_size: usize) {
+        let labels = [model, context_length_class(context_length), batch_size_class(batch_size)];
+        self.set_alone(Name::KvCacheSize, &labels, bytes);
+    }
+
+    /// Prompt tokens that were looked up in the KV cache, and those of them that were found.
+    pub fn kv_cache_lookup(&self, model: &str, context_type: &str, queries: f64, hits: f64) {
+        let labels = [model, context_type];
+        // Both or none: a hit without its query would be a ratio above 1.
+        let queries = if (0.0..=queries).contains(&hits) { queries } else { f64::NAN };
+        if self.write(Name::KvCacheQueries, &labels, queries, Series::add) {
+            self.write(Name::KvCacheHits, &labels, hits, Series::add);
+        }
+    }
+
+    /// A hit ratio, 0 to 1, that somebody else measured; on the page as long as no lookup of the
+    /// model is counted here.
+    pub fn cache_hit_ratio(&self, model: &str, ratio: f64) {
+        self.write(Name::KvCacheHitRatio, &[model, ""], Self::up_to(1.0, ratio), Series::set);
+    }
+
+    /// A model, or its cache, was evicted.
+    pub fn cache_eviction(&self, model: &str, reason: &str) {
+        self.write(Name::CacheEvictions, &[model, reason], 1.0, Series::add);
+    }
+
+    /// Records how much of a prompt of tokens began an earlier prompt.
+    pub fn prompt_tokens_seen(&self, model: &str, tokens: &[impl Hash]) {
+        self.prompt_seen(model, tokens, TOKENS_PER_BLOCK);
+    }
+
+    /// Records how much of a prompt's text began an earlier prompt.
+    pub fn prompt_text_seen(&self, model: &str, text: &str) {
+        self.prompt_seen(model, text.as_bytes(), BYTES_PER_BLOCK);
+    }
+
+    fn prompt_seen(&self, model: &str, prompt: &[impl Hash], block: usize) {
+        if prompt.is_empty() {
+            return;
+        }
+        let shares = self.reuse.lock().see(self.clock().now(), model, prompt, block);
+        for ((window, _), share) in reuse::WINDOWS.iter().zip(shares) {
+            self.write(Name::PromptReuse, &[model, window], share, Series::observe);
+        }
+    }
+
+    /// A model load that took this long and made the model ready.
+    pub fn model_loaded(&self, model: &str, device_type: &str, load_type: &str, seconds: f64) {
+        let labels = [model, load_type, device_type];
+        if self.write(Name::ModelLoading, &labels, seconds, Series::observe) {
+            self.write(Name::ModelLoadingLast, &[model], seconds, Series::set);
+            self.model_load_attempt(model, "success", load_type);
+        }
+    }
+
+    /// One attempt to load a model, by its result.
+    pub fn model_load_attempt(&self, model: &str, result: &str, load_type: &str) {
+        let attempts = Name::ModelLoadAttempts;
+        if self.write(attempts, &[model, result, load_type], 1.0, Series::add) {
+            // So that the first failure is an increase.
+            self.family(attempts).series(&[model, "failed", load_type]);
+        }
+    }
+
+    /// A phase of the start took this long.
+    pub fn startup_phase(&self, phase: &str, seconds: f64) {
+        self.write(Name::Startup, &[phase], seconds, Series::observe);
+    }
+
+    /// One batch of this many sequences.
+    pub fn batch(&self, model: &str, request_type: &str, sequences: f64) {
+        let labels = [model, request_type];
+        let sequences = if sequences >= 1.0 { sequences } else { f64::NAN };
+        if self.write(Name::BatchSize, &labels, sequences, Series::observe) {
+            self.write(Name::Batches, &[model], 1.0, Series::add);
+        }
+    }
+
+    /// Sets a gauge whose last labels are classes of what is the case just now, and takes the
+    /// series of the other classes away: they are the case no more.
+    fn set_alone(&self, name: Name, values: &[&str; 3], value: f64) {
+        if self.write(name, values, value, Series::set) {
+            let fixed = if name == Name::KvCacheSize { 1 } else { 2 };
+            self.family(name).remove_where(|other| {
+                let same = |range: std::ops::Range<usize>| {
+                    range.into_iter().all(|index| *other[index] == *values[index])
+                };
+                same(0..fixed) && !same(fixed..3)
+            });
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The labels whose values are a closed set, and these values. `model`, `endpoint` and ids are
+//! free; a raw number is a [class](super::classes) before it is a label.
+
+use super::classes::BATCH_SIZES;
+use crate::error::ErrorKind;
+
+/// The types that a model may compute in; the first is unknown.
+pub(super) const DTYPES: [&str; 5] = ["", "float32", "float16", "int8", "bfloat16"];
+
+/// Each label of a closed set with the values that it may have beside the empty one.
+pub const LABEL_VALUES: &[(&str, &[&str])] = &[
+    ("memory_type", &["model_weights", "kv_cache", "activations", "peak", "used"]),
+    ("kernel_type", &["matmul", "attention", "other", "all"]),
+    ("context_type", &["conversation", "batch", "streaming"]),
+    ("context_length", &["512", "1024", "2048", "4096", "8192", "16384", "16384+"]),
+    ("context_reuse_window", &["1h", "24h", "7d"]),
+    ("eviction_reason", &["memory_pressure", "timeout", "manual"]),
+    ("priority_level", &["high", "normal", "low"]),
+    ("startup_phase", &["model_load", "cache_init", "warmup", "ready"]),
+    ("load_type", &["cold_start", "warm_start", "cache_hit"]),
+    ("result", &["success", "failed", "partial"]),
+    ("status", &["success", "error", "timeout", "partial", "cancelled"]),
+    ("severity", &["critical", "warning", "info"]),
+    ("request_type", &["standard", "streaming", "batch"]),
+    ("generation_mode", &["standard", "streaming", "batch"]),
+    ("token_type", &["prompt", "completion"]),
+    ("cost_model", &["fixed_rate", "tiered", "dynamic"]),
+    ("time_window", &["1m", "5m", "15m"]),
+    ("prompt_size", &["tiny", "small", "medium", "large", "xlarge"]),
+    ("batch_size", BATCH_SIZES.split_at(1).1),
+    ("dtype", DTYPES.split_at(1).1),
+    ("error_type", &ERROR_TYPES),
+];
+
+const ERROR_TYPES: [&str; ErrorKind::ALL.len()] = {
+    let mut names = [""; ErrorKind::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = ErrorKind::ALL[index].as_str();
+        index += 1;
+    }
+    names
+};
+
+/// Whether a label may have this value: any, if its set is not closed; empty is unknown.
+pub(super) fn is_value(label: &str, value: &str) -> bool {
+    let set = LABEL_VALUES.iter().find(|(name, _)| *name == label);
+    value.is_empty() || set.is_none_or(|(_, values)| values.contains(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Mode;
+    use crate::llm::{CATALOGUE, Status};
+
+    #[test]
+    fn every_closed_label_is_one_of_the_catalogue() {
+        for (label, _) in LABEL_VALUES {
+            assert!(CATALOGUE.iter().any(|row| row.labels.contains(label)), "{label}");
+        }
+    }
+
+    #[test]
+    fn the_sets_are_those_of_the_enums() {
+        let values = |label| LABEL_VALUES.iter().find(|(name, _)| *name == label).unwrap().1;
+        assert_eq!(values("status"), Status::ALL.map(Status::as_str));
+        assert_eq!(values("request_type"), Mode::ALL.map(Mode::as_str));
+        assert_eq!(values("error_type")[0], "oom");
+        assert!(ErrorKind::ALL.iter().all(|kind| is_value("severity", kind.severity())));
+        assert_eq!(values("batch_size")[0], "1");
+    }
+
+    #[test]
+    fn free_labels_take_anything() {
+        assert!(is_value("model", "x") && is_value("memory_type", ""));
+        assert!(!is_value("memory_type", "x"));
+    }
+}

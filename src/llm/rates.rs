@@ -1,0 +1,227 @@
+//! Tokens over time: how many per second in the last minutes, by model and class of batch.
+//!
+//! Who counts a token says when; it goes into a slot of five seconds, so that counting is one
+//! atomic step and the history of a quarter of an hour has a fixed size. A page sums the slots of
+//! its window: the rate is of the time that these slots cover, and of no time before the recorder
+//! was made. Time is an argument. Must not know: names of families, series.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use indexmap::IndexMap;
+use parking_lot::RwLock;
+
+use super::classes::{BATCH_SIZES, batch_size_index};
+use super::labels::DTYPES;
+use crate::clock::{Nanos, seconds_between};
+use crate::metrics::SERIES_LIMIT;
+
+/// A window's length in slots, and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) name: &'static str,
+    slots: u64,
+}
+
+pub(super) const MINUTE: Window = Window { name: "1m", slots: 12 };
+pub(super) const FIVE_MINUTES: Window = Window { name: "5m", slots: 60 };
+pub(super) const WINDOWS: [Window; 3] = [MINUTE, FIVE_MINUTES, Window { name: "15m", slots: 180 }];
+
+const SLOT: Nanos = 5_000_000_000;
+const SLOTS: usize = 180;
+/// A slot holds the number of its five seconds above this many bits, and its tokens in them.
+const TOKEN_BITS: u32 = 40;
+const TOKENS: u64 = (1 << TOKEN_BITS) - 1;
+
+/// The slots of a quarter of an hour.
+#[derive(Debug)]
+struct Ring([AtomicU64; SLOTS]);
+
+impl Ring {
+    fn add(&self, at: Nanos, tokens: u64) {
+        let epoch = at / SLOT;
+        let slot = &self.0[epoch as usize % SLOTS];
+        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+            let count = match old >> TOKEN_BITS {
+                same if same == epoch => old & TOKENS,
+                later if later > epoch => return None, // a quarter of an hour late
+                _ => 0,
+            };
+            Some(epoch << TOKEN_BITS | (count + tokens).min(TOKENS))
+        });
+    }
+
+    /// Tokens of the last `slots` slots up to that of `now`.
+    fn sum(&self, now: Nanos, slots: u64) -> u64 {
+        let last = now / SLOT;
+        let first = (last + 1).saturating_sub(slots);
+        let of = |epoch: u64| {
+            let slot = self.0[epoch as usize % SLOTS].load(Ordering::Relaxed);
+            if slot >> TOKEN_BITS == epoch { slot & TOKENS } else { 0 }
+        };
+        (first..=last).map(of).sum()
+    }
+}
+
+/// The tokens of one model.
+#[derive(Debug, Default)]
+pub(super) struct ModelRates {
+    rings: [OnceLock<Box<Ring>>; BATCH_SIZES.len()],
+    /// Where the type that the model computes in stands among [`DTYPES`].
+    dtype: AtomicUsize,
+}
+
+impl ModelRates {
+    /// Counts tokens that were produced in a batch of so many sequences, 0 if unknown.
+    pub(super) fn add(&self, at: Nanos, batch_size: usize, tokens: u64) {
+        let ring = &self.rings[batch_size_index(batch_size)];
+        let empty = || Box::new(Ring(std::array::from_fn(|_| AtomicU64::new(0))));
+        ring.get_or_init(empty).add(at, tokens);
+    }
+
+    pub(super) fn set_dtype(&self, index: usize) {
+        self.dtype.store(index, Ordering::Relaxed);
+    }
+
+    pub(super) fn dtype(&self) -> &'static str {
+        DTYPES[self.dtype.load(Ordering::Relaxed)]
+    }
+}
+
+/// One figure of a model.
+#[derive(Debug)]
+pub(super) struct Rate {
+    pub(super) model: Arc<str>,
+    pub(super) batch_size: &'static str,
+    pub(super) tokens_per_second: f64,
+}
+
+/// The tokens of all models.
+#[derive(Debug)]
+pub(super) struct Rates {
+    began: Nanos,
+    limit: AtomicUsize,
+    models: RwLock<IndexMap<Arc<str>, Arc<ModelRates>>>,
+}
+
+impl Rates {
+    /// Nothing was counted before `began`.
+    pub(super) fn new(began: Nanos) -> Self {
+        Self { began, limit: SERIES_LIMIT.into(), models: RwLock::default() }
+    }
+
+    /// Past so many models, new ones are counted together.
+    pub(super) fn set_limit(&self, models: usize) {
+        self.limit.store(models, Ordering::Relaxed);
+    }
+
+    /// Where the tokens of a model are counted. Keep it.
+    pub(super) fn of(&self, model: &str) -> Arc<ModelRates> {
+        if let Some(rates) = self.models.read().get(model) {
+            return rates.clone();
+        }
+        let mut models = self.models.write();
+        let full =
+            models.len() >= self.limit.load(Ordering::Relaxed) && !models.contains_key(model);
+        models.entry(if full { "__overflow__" } else { model }.into()).or_default().clone()
+    }
+
+    /// Whether a token of this model was ever counted.
+    pub(super) fn knows(&self, model: &str) -> bool {
+        let models = self.models.read();
+        models.get(model).is_some_and(|rates| rates.rings.iter().any(|ring| ring.get().is_some()))
+    }
+
+    /// The rates over a window, of each model and class of batch that had a token.
+    pub(super) fn over(&self, window: Window, now: Nanos) -> Vec<Rate> {
+        let start = (now / SLOT + 1).saturating_sub(window.slots) * SLOT;
+        // In the first second after the start, a rate would be anything.
+        let seconds = seconds_between(start.max(self.began), now).max(1.0);
+        let models = self.models.read();
+        let rings = models.iter().flat_map(|(model, rates)| {
+            let rings = rates.rings.iter().zip(BATCH_SIZES);
+            rings.filter_map(move |(ring, class)| Some((model, class, ring.get()?)))
+        });
+        rings
+            .map(|(model, batch_size, ring)| Rate {
+                model: model.clone(),
+                batch_size,
+                tokens_per_second: ring.sum(now, window.slots) as f64 / seconds,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp)] // whole numbers
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn rate(rates: &Rates, window: Window, now: Nanos) -> f64 {
+        rates.over(window, now).iter().map(|rate| rate.tokens_per_second).sum()
+    }
+
+    #[test]
+    fn a_window_forgets_what_lies_before_it() {
+        let rates = Rates::new(0);
+        let model = rates.of("m");
+        for second in 0..600 {
+            model.add(second * SECOND, 1, 20);
+        }
+        let [minute, five, quarter] = WINDOWS.map(|window| rate(&rates, window, 600 * SECOND));
+        // The slot that has just begun is empty: 55 s of tokens in 55 s, 10 minutes in 10.
+        assert_eq!([minute, five, quarter], [20.0, 20.0, 20.0]);
+        let [minute, five, quarter] = WINDOWS.map(|window| rate(&rates, window, 660 * SECOND));
+        assert_eq!(minute, 0.0);
+        assert!((five - 20.0 * 235.0 / 295.0).abs() < 1e-9, "{five}");
+        assert!((quarter - 20.0 * 600.0 / 660.0).abs() < 1e-9, "{quarter}");
+        assert_eq!(WINDOWS.map(|window| rate(&rates, window, 2_000 * SECOND)), [0.0; 3]);
+    }
+
+    #[test]
+    fn a_rate_is_of_no_time_before_the_beginning() {
+        let rates = Rates::new(100 * SECOND);
+        rates.of("m").add(102 * SECOND, 0, 30);
+        assert_eq!(rate(&rates, MINUTE, 103 * SECOND), 10.0);
+        assert_eq!(rate(&rates, MINUTE, 102 * SECOND), 15.0);
+    }
+
+    #[test]
+    fn classes_of_batches_are_apart() {
+        let rates = Rates::new(0);
+        rates.of("m").add(SECOND, 1, 10);
+        rates.of("m").add(SECOND, 3, 20);
+        rates.of("m").add(SECOND, 4, 20);
+        let found = rates.over(MINUTE, 10 * SECOND);
+        let found: Vec<_> =
+            found.iter().map(|rate| (rate.batch_size, rate.tokens_per_second)).collect();
+        assert_eq!(found, [("1", 1.0), ("2-4", 4.0)]);
+    }
+
+    #[test]
+    fn a_slot_is_used_again_and_late_tokens_are_not_counted() {
+        let rates = Rates::new(0);
+        let model = rates.of("m");
+        model.add(SECOND, 0, 5);
+        model.add(901 * SECOND, 0, 7);
+        model.add(2 * SECOND, 0, 100);
+        assert!((rate(&rates, MINUTE, 905 * SECOND) * 55.0 - 7.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_model_without_a_token_has_no_rate_and_too_many_share_one() {
+        let rates = Rates::new(0);
+        rates.set_limit(2);
+        rates.of("a");
+        assert!(!rates.knows("a"));
+        for model in ["b", "c", "d"] {
+            rates.of(model).add(0, 0, 1);
+        }
+        let found = rates.over(MINUTE, SECOND);
+        let found: Vec<_> =
+            found.iter().map(|rate| (&*rate.model, rate.tokens_per_second)).collect();
+        assert_eq!(found, [("b", 1.0), ("__overflow__", 2.0)]);
+    }
+}
