@@ -39,6 +39,12 @@ _NANOSECONDS = {"seconds": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _SUFFIXES = ("_total", "_bucket", "_count", "_sum")
 # They change by themselves.
 _AMBIENT = ("process_", "python_")
+_OF_PAGES = ("ryot_metrics_scrape_seconds", "ryot_metrics_series")
+_ROLLING = (
+    "ryot_tokens_per_second",
+    "ryot_average_tokens_per_minute",
+    "ryot_token_efficiency_ratio",
+)
 
 
 class Clock:
@@ -105,10 +111,12 @@ class Metrics:
         self._start = Snapshot.read(REGISTRY.collect(), 0.0).samples
 
     def samples(self) -> Snapshot:
-        """All samples as they stand now, without those of the process and the interpreter."""
+        """All samples as they stand now, without those that change by themselves."""
         own = Snapshot.read(self.registry.collect(), 0.0).samples
-        merged = {name: dict(children) for name, children in own.items()}
+        merged = {name: dict(it) for name, it in own.items() if name not in _OF_PAGES}
         for name, children in Snapshot.read(REGISTRY.collect(), 0.0).samples.items():
+            if name in _OF_PAGES + _ROLLING:
+                continue
             before = self._start.get(name, {})
             for key, value in children.items():
                 if name not in self._catalogue:

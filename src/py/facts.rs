@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 
 /// A number; what is none is NaN, which the recorder drops and counts.
 #[derive(Clone, Copy)]
-pub(super) struct Number(f64);
+pub(super) struct Number(pub(super) f64);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Number {
     type Error = PyErr;

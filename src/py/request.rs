@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::facts::Number;
 use super::globals;
 use crate::error::{Error, ErrorKind};
 use crate::event::Mode;
@@ -123,13 +124,13 @@ impl PyRequest {
     }
 
     /// Records a time to first token that the caller measured.
-    fn set_ttft(&self, seconds: f64) {
-        self.request.set_ttft(seconds);
+    fn set_ttft(&self, seconds: Number) {
+        self.request.set_ttft(seconds.0);
     }
 
     /// Records an inter-token latency that the caller measured.
-    fn record_inter_token_latency(&self, seconds: f64) {
-        self.request.record_inter_token_latency(seconds);
+    fn record_inter_token_latency(&self, seconds: Number) {
+        self.request.record_inter_token_latency(seconds.0);
     }
 
     /// The label `model`.

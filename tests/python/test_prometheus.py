@@ -18,20 +18,21 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 import ryot_metrics
 from ryot_metrics import (
+    CostModel,
     Engine,
     InferenceContext,
     SamplingParams,
     catalogue,
     client,
     model_info,
+    set_cost_model,
     system_info,
 )
 from ryot_metrics.scrape import serve_metrics
 from test_facts import CALLS
 
-# These need prices, or a GPU's driver.
+# These need a GPU's driver.
 ELSEWHERE = {
-    "ryot_token_cost_estimate_usd_total",
     "ryot_gpu_memory_total_bytes",
     "ryot_gpu_power_watts",
     "ryot_gpu_temperature_celsius",
@@ -155,8 +156,11 @@ def full_registry():
         engine.generate("x", SamplingParams(max_tokens=3))
     with pytest.raises(RuntimeError), InferenceContext():
         raise RuntimeError
+    set_cost_model("default", CostModel.fixed_rate(prompt=1, completion=2))
     with InferenceContext() as context:
         context.set_ttft(-1)
+        context.add_tokens(5)
+    set_cost_model("default", None)
     system_info.info({"version": "1.0.0"})
     model_info.info({"models": "toy"})
     for (name, *arguments), _ in CALLS:

@@ -356,20 +356,23 @@ async def test_the_decorators():
 
 
 @pytest.mark.asyncio
-async def test_the_context_manager():
-    """Its loop counts three tokens as three, and tells three latencies.
+@pytest.mark.parametrize(("latency", "told", "dropped"), [("(...)", 0, 3), ("(0.01)", 0.03, 0)])
+async def test_the_context_manager(latency, told, dropped):
+    """Its loop counts three tokens as three, and three latencies where it tells them.
 
-    `ctx.record_inter_token_latency(...)` stands with a literal `...` where a time belongs: 0.01.
+    `ctx.record_inter_token_latency(...)` has a literal `...` where seconds belong: as written it
+    runs, and what is no number is dropped and counted; a number in its place is recorded.
     """
     names = {"llm_client": Client()}
-    exec(CONTEXT.replace("(...)", "(0.01)"), names)
+    exec(CONTEXT.replace("(...)", latency), names)
     with changes() as change:
         words = [word async for word in names["generate_with_context"]("to be or")]
     assert words == ["to", "be", "or"]
     assert change.statuses("gpt4") == {"success": 1}
     assert change.sum("ryot_tokens_generated_total", model="gpt4") == 3
     assert change.sum("ryot_tokens_per_request_sum", model="gpt4") == 3
-    assert change.sum("ryot_inference_inter_token_latency_seconds_sum", model="gpt4") == 0.03
+    assert change.sum("ryot_inference_inter_token_latency_seconds_sum", model="gpt4") == told
+    assert change.sum("ryot_metrics_dropped_total", reason="invalid_value") == dropped
 
 
 def test_the_gpu_update():

@@ -139,7 +139,7 @@ def test_once_as_json(live_server, chat):
     assert found["requests_per_second"]["success"] * found["seconds"] == pytest.approx(1)
     assert 0 < found["ttft"]["p50"] <= found["ttft"]["p99"]
     assert found["batch_size_mean"] == 1
-    assert found["gpus"] == {}
+    assert "gpus" in found
 
 
 def test_once_in_the_shell(live_server, chat, capsys):
