@@ -51,12 +51,12 @@ def test_what_has_begun_stays(own):
 def test_engine_made_inside_counts_inside(own):
     """An engine records where it was made, by that clock; inside a context it counts once."""
     registry, _ = own
-    with Engine("toy", name="inner") as engine, InferenceContext("outer"):
+    with Engine("toy", name="inner") as engine, InferenceContext("outside"):
         engine.generate("hello", SamplingParams(max_tokens=3))
     assert total(registry, REQUESTS, status="success") == 1
     assert total(registry, "ryot_tokens_generated_total", token_type="completion") == 3
     assert total(registry, LATENCY) == 0
-    assert total(client.REGISTRY, REQUESTS, model="outer") == 0
+    assert total(client.REGISTRY, REQUESTS, model="outside") == 0
 
 
 def test_stand_ins_nest_in_any_order(own):
