@@ -11,6 +11,9 @@ PLAIN = frozenset({str, bytes, int, float, bool, list, tuple, type(None)})
 """Types whose values say nothing about tokens."""
 
 
+_TOLD = ("content", "reasoning_content", "tool_calls", "refusal", "text")
+
+
 class Usage(NamedTuple):
     """Numbers of tokens; None for what is not said."""
 
@@ -57,11 +60,11 @@ def tokens_of_item(item: object) -> int:
     choices = field(item, "choices")
     if not isinstance(choices, list):
         return 1
-    told = ("content", "reasoning_content", "tool_calls", "refusal", "text")
     for choice in choices:
         delta = field(choice, "delta") or choice
-        if any(field(delta, name) for name in told):
-            return 1
+        for name in _TOLD:
+            if field(delta, name):
+                return 1
     return 0
 
 

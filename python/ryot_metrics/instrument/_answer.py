@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ryot_metrics.instrument._call import Call, Reader
+from ryot_metrics.usage import field, tokens_of_item, usage_of
 
 ROUTES = ("/chat/completions", "/completions", "/embeddings", "/responses")
 """The ends of the paths whose calls are measured."""
@@ -31,24 +32,15 @@ def reader_of(route: str) -> Reader:
     return read_event if route.endswith("/responses") else read_chunk
 
 
-def field(value: Any, name: str) -> Any:
-    """An entry of a dict, or an attribute; None if it is not there."""
-    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
-
-
-def read_usage(call: Call, usage: Any) -> None:
-    """Takes the tokens from a `usage`, in the names of either API."""
-    prompt = field(usage, "prompt_tokens")
-    completion = field(usage, "completion_tokens")
-    call.usage(
-        _count(field(usage, "input_tokens") if prompt is None else prompt),
-        _count(field(usage, "output_tokens") if completion is None else completion),
-    )
+def read_usage(call: Call, answer: Any) -> None:
+    """Takes the tokens from an answer's `usage`, in the names of either API."""
+    usage = usage_of(answer)
+    call.usage(usage.prompt, usage.completion)
 
 
 def read_answer(call: Call, answer: Any) -> None:
     """Reads a whole answer."""
-    read_usage(call, field(answer, "usage"))
+    read_usage(call, answer)
     if field(answer, "status") == "failed":
         call.end("error", "inference_error")
 
@@ -56,14 +48,12 @@ def read_answer(call: Call, answer: Any) -> None:
 def read_chunk(call: Call, chunk: Any) -> None:
     """Reads a piece of a streamed completion; one that brought something counts as a token."""
     choices = field(chunk, "choices")
-    for choice in choices or ():
-        if _brings_something(choice):
-            call.token()
-        if field(choice, "finish_reason"):
-            call.complete = True
-    usage = field(chunk, "usage")
-    if usage is not None:
-        read_usage(call, usage)
+    if choices and tokens_of_item(chunk):
+        call.token()
+    if any(field(choice, "finish_reason") for choice in choices or ()):
+        call.complete = True
+    if field(chunk, "usage") is not None:
+        read_usage(call, chunk)
     elif not choices and field(chunk, "error"):
         call.end("error", "inference_error")
 
@@ -78,18 +68,3 @@ def read_event(call: Call, event: Any) -> None:
         call.complete = True
     elif kind in ("response.failed", "error"):
         call.end("error", "inference_error")
-
-
-def _brings_something(choice: Any) -> bool:
-    # What an object lacks is dear to ask for, so the usual names come first.
-    delta = field(choice, "delta")
-    if delta is None:
-        return bool(field(choice, "text"))
-    if field(delta, "content"):
-        return True
-    pairs = delta.items() if isinstance(delta, dict) else delta
-    return any(value for name, value in pairs if name != "role")
-
-
-def _count(value: Any) -> int | None:
-    return max(value, 0) if isinstance(value, int) else None

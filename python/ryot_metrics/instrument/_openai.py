@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from ryot_metrics.instrument._answer import field, read_answer, reader_of, route_of
+from ryot_metrics.instrument._answer import read_answer, reader_of, route_of
 from ryot_metrics.instrument._call import Call
 from ryot_metrics.instrument._follow import follow, follow_async, measured
 from ryot_metrics.instrument._httpx import follow_response
 from ryot_metrics.instrument._patch import replace
+from ryot_metrics.usage import field
 
 _C = TypeVar("_C")
 

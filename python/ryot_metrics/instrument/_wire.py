@@ -92,7 +92,7 @@ class Tail:
         if start >= 0:
             text = self._tail[start + 7 :].decode(errors="replace").lstrip(" \t\r\n:")
             usage: Any = json.JSONDecoder().raw_decode(text)[0]
-            read_usage(self._call, usage)
+            read_usage(self._call, {"usage": usage})
 
 
 class Unzipped:
