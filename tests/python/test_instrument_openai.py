@@ -330,8 +330,9 @@ def test_a_cancelled_task(live):
 
 
 @both
-def test_retries(kind):
-    """A call that is tried three times is one request."""
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_retries(kind, everywhere):
+    """A call that is tried three times is one request and two retries, however instrumented."""
     answers = iter([500, 500])
 
     def handler(request):
@@ -340,15 +341,19 @@ def test_retries(kind):
         body = {"usage": {"prompt_tokens": 2, "completion_tokens": 3}, "choices": []}
         return http.Response(code, headers=headers, json=body)
 
-    model = f"retries-{kind}"
+    model = f"retries-{kind}-{everywhere}"
 
     async def scenario(client):
         await chat(client, model)
 
-    run(kind, scenario, handler=handler, max_retries=2)
-    found = left(model)
-    assert found.pop(f"success {CHAT}") == found.pop("latency") == 1
-    assert found == {"prompt": 2, "completion": 3, "tokens": 3}
+    module = instrument.openai() if everywhere else None
+    try:
+        run(kind, scenario, handler=handler, max_retries=2)
+    finally:
+        if module is not None:
+            instrument.uninstrument(module)
+    counts = {"prompt": 2, "completion": 3, "tokens": 3, "retries": 2}
+    assert left(model) == {f"success {CHAT}": 1, "latency": 1, **counts}
 
 
 @both

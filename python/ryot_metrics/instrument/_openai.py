@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from ryot_metrics._ryot_metrics import record_retry
 from ryot_metrics.instrument._answer import read_answer, reader_of, route_of
 from ryot_metrics.instrument._call import Call
 from ryot_metrics.instrument._follow import follow, follow_async, measured
@@ -32,7 +33,7 @@ def openai(client: Any = None) -> Any:
     `stream_options={"include_usage": True}` asks for, each chunk with content counts as a token.
     Timeouts have the status `timeout`; `BadRequestError` and `UnprocessableEntityError` the error
     type `invalid_prompt`, `NotFoundError` `model_not_found`, the others `inference_error`. A call
-    that is retried is one request.
+    that is retried is one request; its retries are counted in `ryot_inference_retries_total`.
 
     Args:
         client: An `OpenAI` or `AsyncOpenAI`, or an instance of their subclasses such as
@@ -65,6 +66,21 @@ def openai(client: Any = None) -> Any:
 
 def _instrument(target: Any) -> None:
     replace(target, "request", measured(_begin, _finish))
+    replace(target, "_calculate_retry_timeout", _counting_retries)
+
+
+def _counting_retries(calculate: Callable[..., Any]) -> Callable[..., Any]:
+    """Counts the retries: before each one, the client asks how long it is to wait."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        options = next(
+            (one for one in (*args, *kwargs.values()) if hasattr(one, "json_data")), None
+        )
+        if options is not None and route_of(options.url) is not None:
+            record_retry(_model(options))
+        return calculate(*args, **kwargs)
+
+    return wrapper
 
 
 def _copying(copy: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 _ABSENT = object()
@@ -21,6 +21,9 @@ def replace(target: Any, name: str, make: Callable[[Any], Any]) -> None:
     own = vars(target).get(name, _ABSENT)
     if original is None or hasattr(own, _MARK):
         return
+    function = getattr(original, "__func__", None)
+    if hasattr(function, _MARK):  # its class has been replaced too; once is enough
+        original = MethodType(function.__wrapped__, target)
     wrapper = functools.wraps(original)(make(original))
     setattr(wrapper, _MARK, own)
     setattr(target, name, wrapper)
