@@ -21,7 +21,7 @@ def replace(target: Any, name: str, make: Callable[[Any], Any]) -> None:
     own = vars(target).get(name, _ABSENT)
     if original is None or hasattr(own, _MARK):
         return
-    function = getattr(original, "__func__", None)
+    function: Any = getattr(original, "__func__", None)
     if hasattr(function, _MARK):  # its class has been replaced too; once is enough
         original = MethodType(function.__wrapped__, target)
     wrapper = functools.wraps(original)(make(original))
