@@ -65,6 +65,7 @@ fn a_model_describes_itself() {
     let info = model.info();
     assert!(info.vocab_size > 1_000 && info.context_train >= 512, "{info:?}");
     assert!(info.parameters > 1_000_000 && info.size_bytes > 1_000_000);
+    assert!(info.kv_bytes_per_token.is_some_and(|bytes| bytes > 1_000), "{info:?}");
     assert!(!info.name.is_empty() && !info.architecture.is_empty());
     let text = "Zwölf 😀 boxers, hello";
     let tokens = model.tokenize(text, false, true).unwrap();

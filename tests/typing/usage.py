@@ -9,8 +9,11 @@ from ryot_metrics import (
     EngineConfig,
     InferenceContext,
     SamplingParams,
+    record_batch_processed,
+    record_prompt_reuse,
     track_inference_request,
     track_token_generation,
+    update_gpu_metrics,
 )
 from ryot_metrics.client import (
     REGISTRY,
@@ -65,3 +68,6 @@ server.shutdown()
 app = FastAPI()
 app.add_middleware(InferenceMiddleware, paths=["/v1/*"], model=lambda scope: None)
 application = InferenceWSGIMiddleware(make_wsgi_app(), model_header="x-model")
+update_gpu_metrics("m", gpu_id="GPU-1", used_bytes=1 << 30, reserved_bytes=2e9, utilization=50)
+record_batch_processed("m", 8, request_type="batch")
+record_prompt_reuse("m", [1, 2, 3])
