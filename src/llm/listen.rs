@@ -64,6 +64,10 @@ impl EngineObserver {
     }
 
     fn queued(&self, id: RequestId, at: u64, prompt_tokens: usize, origin: &Origin) {
+        let parent = origin.parent.map(|key| self.recorder.parent(key));
+        if matches!(parent, Some(None)) {
+            return; // the request that this is part of has ended, and has counted
+        }
         let request = self.recorder.begin(Start {
             model: &self.model,
             endpoint: &origin.endpoint,
@@ -71,7 +75,7 @@ impl EngineObserver {
             device: self.device.clone(),
             prompt_tokens: Some(prompt_tokens),
             at: Some(at),
-            parent: origin.parent.and_then(|key| self.recorder.parent(key)),
+            parent: parent.flatten(),
         });
         request.queued();
         self.open.lock().insert(id, request);

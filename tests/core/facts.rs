@@ -372,3 +372,19 @@ fn write_everything(bench: &Bench) {
     recorder.gpus(&[Reading { device, memory_total, power, temperature, ..Reading::default() }]);
     encode_bytes(&bench.registry, Selection::default(), Format::Text004);
 }
+
+#[test]
+fn an_engine_s_part_of_a_request_that_has_ended_leaves_nothing() {
+    let bench = Bench::new();
+    let outer = bench.recorder.begin(Start { model: "outer", ..Start::default() });
+    let origin = Origin { parent: Some(outer.key()), ..Origin::default() };
+    outer.finish(0, End::success(0));
+    let before = encode(&bench.registry, Format::Text004);
+    let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
+    observer.observe(&Event::Queued { id: 1, at: 0, prompt_tokens: 3, origin });
+    observer.observe(&Event::Scheduled { id: 1, at: SECOND });
+    observer.observe(&Event::FirstToken { id: 1, at: SECOND });
+    let reason = FinishReason::Cancelled;
+    observer.observe(&Event::Finished { id: 1, at: SECOND, reason, batch_size: 1 });
+    assert_eq!(encode(&bench.registry, Format::Text004), before);
+}
