@@ -325,6 +325,11 @@ impl Request {
         }
     }
 
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.state.lock().finished
+    }
+
     /// The key by which an engine's request can name this one as its parent
     /// ([`Origin::parent`](crate::event::Origin)).
     pub fn key(self: &Arc<Self>) -> u64 {

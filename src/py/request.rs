@@ -71,6 +71,12 @@ impl PyRequest {
         self.request.key()
     }
 
+    /// Whether it has ended.
+    #[getter]
+    fn finished(&self) -> bool {
+        self.request.is_finished()
+    }
+
     /// Tokens of the completion so far.
     #[getter]
     fn token_count(&self) -> u64 {
