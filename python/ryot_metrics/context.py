@@ -8,11 +8,11 @@ import sys
 import time
 from types import TracebackType
 
-from ryot_metrics._ryot_metrics import Request
+from ryot_metrics._ryot_metrics import Request, count_dropped
 from ryot_metrics.cost import charge
 from ryot_metrics.errors import classify
-from ryot_metrics.options import MAX_COUNT
-from ryot_metrics.tracking import Current, Scope, current, current_request, end
+from ryot_metrics.tracking import Current, Scope, begin, current, current_request, end
+from ryot_metrics.usage import whole
 
 _log = logging.getLogger("ryot_metrics")
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -28,10 +28,13 @@ class InferenceContext:
     Python's development mode (`python -X dev`), so does a context that is never entered.
 
     Args:
-        model: The label `model`.
+        model: The label `model`; what is no text is made one.
         endpoint: The label `endpoint`; empty for none.
         mode: `standard`, `streaming` or `batch`.
         batch_size: Sequences in the request's batch; 0 if unknown.
+
+    Numbers that make no sense are ignored, and counted in
+    `ryot_metrics_dropped_total{reason="invalid_value"}`.
 
     Attributes:
         model: As given.
@@ -110,18 +113,21 @@ class InferenceContext:
 
     def add_tokens(self, count: int) -> None:
         """Adds tokens without timing them."""
-        if request := self._opened("add_tokens"):
-            request.add_tokens(_bounded(count))
+        request = self._opened("add_tokens")
+        if request is not None and (tokens := _checked(count)) is not None:
+            request.add_tokens(tokens)
 
     def set_token_count(self, count: int) -> None:
         """The completion has this many tokens in all; saying it twice counts it once."""
-        if request := self._opened("set_token_count"):
-            request.set_token_count(self._base + _bounded(count))
+        request = self._opened("set_token_count")
+        if request is not None and (tokens := _checked(count)) is not None:
+            request.set_token_count(self._base + tokens)
 
     def set_prompt_tokens(self, count: int) -> None:
         """The prompt has this many tokens."""
-        if request := self._opened("set_prompt_tokens"):
-            request.set_prompt_tokens(_bounded(count))
+        request = self._opened("set_prompt_tokens")
+        if request is not None and (tokens := _checked(count)) is not None:
+            request.set_prompt_tokens(tokens)
 
     def set_ttft(self, seconds: float) -> None:
         """Records a time to first token that the caller measured, in seconds."""
@@ -170,7 +176,10 @@ class InferenceContext:
         before = current.get()
         outer = None if before is None else current_request()
         if outer is None:
-            request = Request(self.model, self._endpoint, self._mode, self._batch_size)
+            try:
+                request = Request(self.model, self._endpoint, self._mode, self._batch_size)
+            except (TypeError, OverflowError, UnicodeError):
+                request = begin(self.model, self._endpoint, self._mode, self._batch_size)
             self._joined, self._base = False, 0
         else:
             request, self._joined, self._base = outer, True, outer.token_count
@@ -233,5 +242,8 @@ class InferenceContext:
                 _log.warning("an InferenceContext(%r) was made and never entered", self.model)
 
 
-def _bounded(count: int) -> int:
-    return min(max(int(count), 0), MAX_COUNT)
+def _checked(count: int) -> int | None:
+    tokens = whole(count)
+    if tokens is None:
+        count_dropped("invalid_value")
+    return tokens

@@ -76,8 +76,8 @@ def track_inference_request(
         The decorator; or the decorated function, if it is used without parentheses.
 
     Raises:
-        TypeError: If the function has no such argument as `model_arg`, and for a model or endpoint
-            that is neither text nor a function.
+        TypeError: If the function has no such argument as `model_arg`, is none itself, or an option
+            has a wrong type.
         ValueError: For a number out of its range, another request type, or two models.
 
     Example:
@@ -109,7 +109,11 @@ track_token_generation = track_inference_request
 """Measures a stream of tokens: `track_inference_request` by the name that says so."""
 
 
-def _decorate(function: _F, options: Options) -> _F:
+def _decorate(function: Any, options: Options) -> Any:
+    if isinstance(function, classmethod | staticmethod):
+        return type(function)(_decorate(function.__func__, options))
+    if not callable(function):
+        raise TypeError(f"{function!r} is no function; only functions can be measured")
     opened = options.resolved(function, "streaming")
 
     def opener(kind: type[Run]) -> Callable[..., Run]:

@@ -9,12 +9,11 @@ from functools import partial
 from typing import Any
 
 from ryot_metrics._ryot_metrics import Request
-from ryot_metrics.callbacks import report, safely
-from ryot_metrics.usage import field
+from ryot_metrics.callbacks import safely
+from ryot_metrics.tracking import text_of
+from ryot_metrics.usage import MAX_COUNT, answered, field, whole
 
 MODES = ("standard", "streaming", "batch")
-MAX_COUNT = 2**31
-"""Numbers of tokens and of sequences are below it."""
 
 _Read = Callable[[tuple[Any, ...], dict[str, Any]], object]
 
@@ -38,7 +37,7 @@ class Options:
             return None
         if self.model_arg is not None or self.prompt_tokens is not None:
             return None
-        return partial(Request, model, endpoint, self.mode(mode), size)
+        return partial(Request, model, endpoint, self.mode(mode), whole(size) or 0)
 
     def resolved(self, function: Callable[..., Any], mode: str) -> Callable[..., Request]:
         """A function that opens the request of a call with these `args` and `kwargs`."""
@@ -47,8 +46,7 @@ class Options:
         def open_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
             endpoint = _text(self.endpoint, "", args, kwargs)
             size = _told(self.batch_size, "batch_size", args, kwargs) or 0
-            request = safely(Request, model(args, kwargs), endpoint, mode, size)
-            request = request or Request("default", "", mode)  # labels that are no valid text
+            request = Request(model(args, kwargs), endpoint, mode, size)
             tokens = _told(self.prompt_tokens, "prompt_tokens", args, kwargs)
             if tokens is not None:
                 request.set_prompt_tokens(tokens)
@@ -60,15 +58,19 @@ class Options:
         """Refuses constants that no call could be recorded with.
 
         Raises:
-            TypeError: For a model or endpoint that is neither text nor a function.
+            TypeError: For an option of a wrong type.
             ValueError: For another request type, a number out of its range, or two models.
         """
         for name, label in (("model", self.model), ("endpoint", self.endpoint)):
-            if not (isinstance(label, str) or callable(label)):
+            if not (callable(label) or (isinstance(label, str) and label == text_of(label))):
                 raise TypeError(f"{name} is {label!r}; it must be a text or a function")
         for name, count in (("prompt_tokens", self.prompt_tokens), ("batch_size", self.batch_size)):
-            if not (count is None or callable(count) or 0 <= count < MAX_COUNT):
-                raise ValueError(f"{name} is {count}; it must be from 0 to {MAX_COUNT - 1}")
+            if not (count is None or callable(count) or whole(count) is not None):
+                raise ValueError(f"{name} is {count!r}; it must be from 0 to {MAX_COUNT - 1}")
+        if not (self.token_count is None or callable(self.token_count)):
+            raise TypeError(f"token_count is {self.token_count!r}; it must be a function")
+        if not isinstance(self.model_arg, str | None):
+            raise TypeError(f"model_arg is {self.model_arg!r}; it must be an argument's name")
         if self.request_type not in (None, *MODES):
             known = ", ".join(MODES)
             raise ValueError(f"request_type is {self.request_type!r}; it must be one of {known}")
@@ -83,7 +85,7 @@ class Options:
         if self.model_arg is None:
             return lambda args, kwargs: _text(self.model, "default", args, kwargs)
         read = _argument(function, self.model_arg)
-        return lambda args, kwargs: _label(read(args, kwargs)) or "default"
+        return lambda args, kwargs: text_of(read(args, kwargs)) or "default"
 
 
 def _argument(function: Callable[..., Any], path: str) -> _Read:
@@ -107,14 +109,10 @@ def _argument(function: Callable[..., Any], path: str) -> _Read:
     return read
 
 
-def _label(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(safely(str, value))
-
-
 def _text(
     option: str | Callable[..., object], default: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> str:
-    return _label(safely(option, *args, **kwargs)) or default if callable(option) else option
+    return text_of(safely(option, *args, **kwargs)) or default if callable(option) else option
 
 
 def _told(
@@ -123,8 +121,4 @@ def _told(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> int | None:
-    value = safely(option, *args, **kwargs) if callable(option) else option
-    if value is None or (isinstance(value, int) and 0 <= value < MAX_COUNT):
-        return value
-    report(name, f"{value!r} is no number from 0 to {MAX_COUNT - 1}")
-    return None
+    return answered(name, safely(option, *args, **kwargs) if callable(option) else option)

@@ -1,4 +1,4 @@
-"""Which request the running code belongs to, and how a request ends.
+"""Which request the running code belongs to, how a request begins, and how it ends.
 
 Shared by `decorators`, `context` and `engine`. Whatever is tracked inside a tracked request joins
 it, so that a request counts once however many wrappers it runs through.
@@ -11,8 +11,10 @@ from types import FrameType
 from typing import TypeAlias
 
 from ryot_metrics._ryot_metrics import Request
+from ryot_metrics.callbacks import safely
 from ryot_metrics.cost import charge
 from ryot_metrics.errors import classify
+from ryot_metrics.usage import whole
 
 
 class Scope:
@@ -52,6 +54,26 @@ def current_request() -> Request | None:
             return scope.request
         scope = scope.outer
     return scope
+
+
+def begin(model: object, endpoint: object, mode: str, batch_size: object = 0) -> Request:
+    """Opens a request whose labels may be anything, since clients choose them.
+
+    Raises:
+        ValueError: For another mode.
+    """
+    return Request(text_of(model) or "default", text_of(endpoint), mode, whole(batch_size) or 0)
+
+
+def text_of(value: object) -> str:
+    r"""The value as a label's: what `str` makes of it, in valid Unicode; empty for None.
+
+    Example:
+        >>> text_of(None), text_of(3), text_of("a\ud800")
+        ('', '3', 'a?')
+    """
+    text = value if isinstance(value, str) else "" if value is None else safely(str, value) or ""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def finish(request: Request, error: BaseException | None = None) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ryot_metrics.callbacks import safely
+from ryot_metrics.callbacks import report, safely
+
+MAX_COUNT = 2**31
+"""Numbers of tokens and of sequences are below it."""
 
 PLAIN = frozenset({str, bytes, int, float, bool, list, tuple, type(None)})
 """Types whose values say nothing about tokens."""
@@ -70,14 +73,32 @@ def tokens_of_item(item: object) -> int:
 
 def called(count: Callable[[Any], object], value: object) -> int | None:
     """The tokens that a function of the user's counts; None if it counts none that make sense."""
-    return _whole(safely(count, value))
+    return answered("token_count", safely(count, value))
+
+
+def answered(name: str, answer: object) -> int | None:
+    """The number that a function of the user's gave as an option; None if it gave none."""
+    number = whole(answer)
+    if number is None and answer is not None:
+        report(name, f"{answer!r:.100} is no number from 0 to {MAX_COUNT - 1}")
+    return number
 
 
 def _number(value: object, *names: str) -> int | None:
-    found = (_whole(field(value, name)) for name in names)
+    found = (whole(field(value, name)) for name in names)
     return next((number for number in found if number is not None), None)
 
 
-def _whole(value: object) -> int | None:
-    # Bounded by what the native counters hold.
-    return value if isinstance(value, int) and 0 <= value < 2**63 else None
+def whole(value: Any) -> int | None:
+    """The value as a number of tokens or sequences; None if it is none.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> whole(Decimal(7)), whole(-1), whole("7"), whole(None)
+        (7, None, None, None)
+    """
+    try:
+        number = int(value)  # of any library: numpy's, a tensor's
+        return number if number == value and 0 <= number < MAX_COUNT else None
+    except Exception:
+        return None

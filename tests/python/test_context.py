@@ -110,6 +110,26 @@ def test_misuse_is_logged_and_harms_nothing(caplog):
     assert len(caplog.records) == 4
 
 
+@pytest.mark.parametrize("count", [-1, None, "7", 1.5, float("nan"), float("inf"), 10**30])
+def test_numbers_that_make_no_sense_are_dropped(count):
+    """They raise nothing into the request, change nothing, and are counted."""
+    with changes() as change, InferenceContext("dropping") as context:
+        context.set_token_count(2)
+        for tell in (context.set_token_count, context.add_tokens, context.set_prompt_tokens):
+            tell(count)
+    assert (context.token_count, context.status) == (2, "success")
+    assert change.sum("ryot_metrics_dropped_total", reason="invalid_value") == 3
+
+
+@pytest.mark.parametrize(("model", "label"), [("a\ud800", "a?"), (3, "3"), (None, "default")])
+def test_any_model_has_a_label(model, label):
+    """Clients choose models: whatever they send, the block runs and is counted."""
+    with changes() as change, InferenceContext(model, endpoint=model, batch_size=-1) as context:
+        pass
+    assert context.status == "success"
+    assert change.statuses(label) == {"success": 1}
+
+
 def test_both_import_paths_give_the_same_objects():
     """`ryot.monitoring.metrics` is `ryot_metrics`, and leaves the namespace `ryot` open."""
     import ryot

@@ -3,8 +3,10 @@
 import asyncio
 import concurrent.futures
 import logging
+from decimal import Decimal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from calls import left
@@ -145,7 +147,7 @@ def test_items_are_counted_by_a_function(metrics):
         {"prompt_tokens": lambda: -1},
         {"batch_size": lambda: "eight"},
         {"token_count": lambda result: 1 / 0},
-        {"model": lambda: "\ud800"},
+        {"token_count": lambda result: -1},
     ],
 )
 def test_a_function_that_fails_fails_no_request(metrics, option, caplog):
@@ -169,12 +171,67 @@ def test_a_function_that_fails_fails_no_request(metrics, option, caplog):
         ({"batch_size": -1}, ValueError, "batch_size is -1; it must be from 0 to 2147483647"),
         ({"prompt_tokens": 2**31}, ValueError, "prompt_tokens is 2147483648"),
         ({"model": "a", "model_arg": "model"}, ValueError, "give one"),
+        ({"model": "\ud800"}, TypeError, "it must be a text"),
+        ({"model_arg": 3}, TypeError, "model_arg is 3"),
+        ({"prompt_tokens": "x"}, ValueError, "prompt_tokens is 'x'"),
+        ({"token_count": 3}, TypeError, "token_count is 3; it must be a function"),
     ],
 )
 def test_nonsense_is_refused_when_the_function_is_decorated(option, error, text):
     """A mistake shows at import, not at the first request."""
     with pytest.raises(error, match=text):
         track(**option)(lambda model: None)
+
+
+@pytest.mark.parametrize(("model", "label"), [("a\ud800", "a?"), (3, "3"), (None, "default")])
+def test_any_model_has_a_label(metrics, model, label):
+    """Clients choose models: whatever they send, the request is counted, once."""
+    track(model=lambda model: model, endpoint=lambda model: model)(lambda model: "done")(model)
+    assert value(metrics, "ryot_inference_requests_total", model=label) == 1
+
+
+def test_numbers_of_any_library_are_numbers(metrics):
+    """The integers of numpy and decimals count as the builtin ones do."""
+
+    @track(model="m", prompt_tokens=lambda: Decimal(3), batch_size=lambda: np.int64(2))
+    def complete():
+        return {"usage": {"completion_tokens": np.int32(5)}}
+
+    complete()
+    assert value(metrics, "ryot_tokens_generated_total", token_type="prompt") == 3
+    assert value(metrics, "ryot_tokens_generated_total", token_type="completion") == 5
+    assert value(metrics, "ryot_inference_latency_seconds_count", batch_size="2-4") == 1
+
+
+def test_methods_of_every_kind_are_measured(metrics):
+    """The decorator may stand above `staticmethod` and `classmethod` as well as below."""
+
+    class Service:
+        @track(model="m")
+        @staticmethod
+        def static():
+            return "static"
+
+        @track(model="m")
+        @classmethod
+        def of_class(cls):
+            return cls.__name__
+
+        @track(model="m")
+        def method(self):
+            return self
+
+    service = Service()
+    assert (service.static(), Service.static()) == ("static", "static")
+    assert (service.of_class(), service.method()) == ("Service", service)
+    assert value(metrics, "ryot_inference_requests_total", status="success") == 4
+
+
+def test_only_functions_are_decorated():
+    """A property, or a number, is refused at once."""
+    for thing in (property(len), 3):
+        with pytest.raises(TypeError, match="is no function"):
+            track(thing)
 
 
 def words():

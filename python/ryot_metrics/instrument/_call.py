@@ -10,9 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.errors import classify
-from ryot_metrics.tracking import Current, Scope, current, current_request, end
+from ryot_metrics.tracking import Current, Scope, begin, current, current_request, end
 
 Reader: TypeAlias = "Callable[[Call, Any], object]"
 """Takes from an answer, or a piece of one, what it tells about the call."""
@@ -50,7 +49,7 @@ class Call:
 
     def __init__(self, model: str, endpoint: str, mode: str, batch_size: int = 0) -> None:
         outer = current_request()
-        self._request = outer or Request(model, endpoint, mode, batch_size)
+        self._request = outer or begin(model, endpoint, mode, batch_size)
         self._joined = outer is not None
         self._scope = _CallScope(self._request)
         self._outer: Current = None

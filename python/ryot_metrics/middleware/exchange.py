@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.errors import classify
 from ryot_metrics.middleware.events import DONE, Events, Usage, usage_of
 from ryot_metrics.middleware.outcomes import CANCELLED, Outcome, outcome_of
 from ryot_metrics.middleware.routes import Endpoint
-from ryot_metrics.tracking import end
+from ryot_metrics.tracking import begin, end
 
 _UNFINISHED: Outcome = ("error", "inference_error")
 
@@ -77,7 +76,7 @@ class Exchange:
         max_body_bytes: int,
         count_events: bool,
     ) -> None:
-        self.request = Request(model, endpoint.name, mode)
+        self.request = begin(model, endpoint.name, mode)
         self.hung_up = False
         self.complete = False
         self._endpoint = endpoint
