@@ -121,12 +121,16 @@ impl ErrorKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// How bad one such error is: memory and device failures are `critical`, a request's own
-    /// fault is a `warning`.
+    /// How bad one such error is: failures of memory, of a device and of the service are
+    /// `critical`, what a request asks for in vain is a `warning`. That includes a model that is
+    /// not there: a client mistyped its name. A server that cannot load its own model counts no
+    /// error of a request, but a failed load.
     pub const fn severity(self) -> &'static str {
         match self {
-            Self::Oom | Self::CudaError | Self::ModelNotFound | Self::InferenceError => "critical",
-            Self::Timeout | Self::InvalidPrompt | Self::TokenizationError => "warning",
+            Self::Oom | Self::CudaError | Self::InferenceError => "critical",
+            Self::Timeout | Self::InvalidPrompt | Self::ModelNotFound | Self::TokenizationError => {
+                "warning"
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ from ryot_metrics._ryot_metrics import (
     update_gpu_metrics,
     update_gpu_utilization,
     update_kv_cache_size,
+    update_kv_cache_usage,
     update_queue_metrics,
     update_token_throughput,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "update_gpu_metrics",
     "update_gpu_utilization",
     "update_kv_cache_size",
+    "update_kv_cache_usage",
     "update_queue_metrics",
     "update_token_throughput",
 ]

@@ -71,6 +71,8 @@ const LATENCY: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 const TTFT: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 const INTER_TOKEN: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 const QUEUE_WAIT: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+/// The ends of the classes of prompts among them.
+const PROMPT_TOKENS: &[f64] = &[10.0, 50.0, 100.0, 500.0, 1e3, 2e3, 5e3, 1e4, 5e4, 1e5];
 const TOKENS: &[f64] = &[1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0];
 const RATE: &[f64] = &[10.0, 25.0, 50.0, 100.0, 150.0, 250.0, 400.0, 600.0];
 const SHARE: &[f64] = &[0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0];
@@ -78,6 +80,8 @@ const STARTUP: &[f64] = &[1.0, 5.0, 10.0, 30.0, 60.0];
 const LOADING: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// The upper ends of the batch size classes 1, 2-4, 5-8, 9-16, 17-32, 33+.
 const BATCH_SIZE: &[f64] = &[1.0, 4.0, 8.0, 16.0, 32.0];
+const BATCH_TOKENS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
 
 catalogue! {
     Requests: "ryot_inference_requests", Shape::Counter,
@@ -101,6 +105,15 @@ catalogue! {
     QueueWait: "ryot_inference_queue_wait_seconds", Shape::Histogram(QUEUE_WAIT),
         ["model"],
         "Time in the queue, from queued to scheduled.";
+    Prefill: "ryot_request_prefill_seconds", Shape::Histogram(TTFT),
+        ["model"],
+        "Prefill of a request that was queued, from scheduled to the first token.";
+    Decode: "ryot_request_decode_seconds", Shape::Histogram(LATENCY),
+        ["model"],
+        "Decode of a request that was queued, from the first token to finished.";
+    Inference: "ryot_request_inference_seconds", Shape::Histogram(LATENCY),
+        ["model"],
+        "Prefill and decode of a request that was queued, from scheduled to finished.";
     ModelLoading: "ryot_model_loading_time_seconds", Shape::Histogram(LOADING),
         ["model", "load_type", "device_type"],
         "Time of a model load, from its start to the model being ready.";
@@ -119,6 +132,9 @@ catalogue! {
     TokensPerRequest: "ryot_tokens_per_request", Shape::Histogram(TOKENS),
         ["model"],
         "Completion tokens of a successful request.";
+    PromptTokensPerRequest: "ryot_prompt_tokens_per_request", Shape::Histogram(PROMPT_TOKENS),
+        ["model"],
+        "Prompt tokens of a request whose prompt was finished.";
     RequestTokensPerSecond: "ryot_request_tokens_per_second", Shape::Histogram(RATE),
         ["model"],
         "Completion tokens of a successful request over its latency.";
@@ -161,6 +177,12 @@ catalogue! {
     KvCacheSize: "ryot_kv_cache_size_bytes", Shape::Gauge,
         ["model", "context_length", "batch_size"],
         "KV cache that holds tokens.";
+    KvCacheUsage: "ryot_kv_cache_usage_ratio", Shape::Gauge,
+        ["model"],
+        "KV cells that hold a token over those that there are, 0 to 1.";
+    KvCacheInfo: "ryot_kv_cache_info", Shape::Gauge,
+        ["model", "block_size", "blocks"],
+        "Always 1; the KV cache's blocks, and how many tokens one has room for.";
     KvCacheQueries: "ryot_kv_cache_queries", Shape::Counter,
         ["model", "context_type"],
         "Prompt tokens that were looked up in the KV cache.";
@@ -188,6 +210,12 @@ catalogue! {
     Batches: "ryot_batches_processed", Shape::Counter,
         ["model"],
         "Batches computed.";
+    BatchTokens: "ryot_engine_batch_tokens", Shape::Histogram(BATCH_TOKENS),
+        ["model"],
+        "Tokens in one step of the engine, of prompts and of answers.";
+    Preemptions: "ryot_engine_preemptions", Shape::Counter,
+        ["model"],
+        "Running requests that gave up their place and waited again.";
     SystemInfo: "ryot_system", Shape::Info, [],
         "Facts about the system.";
     ModelInfo: "ryot_model", Shape::Info, [],

@@ -114,6 +114,17 @@ impl Recorder {
         self.set_alone(Name::KvCacheSize, &labels, bytes);
     }
 
+    /// The share of the KV cache that holds tokens, 0 to 1.
+    pub fn kv_cache_usage(&self, model: &str, ratio: f64) {
+        self.write(Name::KvCacheUsage, &[model], Self::up_to(1.0, ratio), Series::set);
+    }
+
+    /// How the KV cache is divided. Of a model, only what was said last stays.
+    pub fn kv_cache_blocks(&self, model: &str, block_size: usize, blocks: usize) {
+        let labels = [model, &block_size.to_string(), &blocks.to_string()];
+        self.set_alone(Name::KvCacheInfo, &labels, 1.0);
+    }
+
     /// Prompt tokens that were looked up in the KV cache, and those of them that were found.
     pub fn kv_cache_lookup(&self, model: &str, context_type: &str, queries: f64, hits: f64) {
         let labels = [model, context_type];
@@ -187,11 +198,11 @@ impl Recorder {
         }
     }
 
-    /// Sets a gauge whose last labels are classes of what is the case just now, and takes the
-    /// series of the other classes away: they are the case no more.
+    /// Sets a gauge whose last labels say what is the case just now, and takes the series that say
+    /// otherwise away: they are the case no more.
     fn set_alone(&self, name: Name, values: &[&str; 3], value: f64) {
         if self.write(name, values, value, Series::set) {
-            let fixed = if name == Name::KvCacheSize { 1 } else { 2 };
+            let fixed = if name == Name::GpuMemoryPercentage { 2 } else { 1 };
             self.family(name).remove_where(|other| {
                 let same = |range: std::ops::Range<usize>| {
                     range.into_iter().all(|index| *other[index] == *values[index])

@@ -17,6 +17,9 @@ use crate::event::{Event, FinishReason, Observer, Origin, RequestId};
 use crate::fork;
 use crate::metrics::Series;
 
+/// A cell of the engine's KV cache is what others call a block, of one token.
+const TOKENS_PER_CELL: usize = 1;
+
 /// Feeds one engine's events to a recorder.
 #[derive(Debug)]
 pub struct EngineObserver {
@@ -26,6 +29,7 @@ pub struct EngineObserver {
     open: Mutex<HashMap<RequestId, Arc<Request>, ahash::RandomState>>,
     batch_sizes: Lazy,
     batches: Lazy,
+    batch_tokens: Lazy,
     /// Sequences in the step whose tokens come now.
     sequences: AtomicUsize,
     /// The bits of the seconds that the model's load took.
@@ -43,6 +47,7 @@ impl EngineObserver {
             open: Mutex::default(),
             batch_sizes: Lazy::default(),
             batches: Lazy::default(),
+            batch_tokens: Lazy::default(),
             sequences: AtomicUsize::new(0),
             load_seconds: AtomicU64::new(0),
             kv_cache: OnceLock::new(),
@@ -96,18 +101,24 @@ impl EngineObserver {
         let loading = f64::from_bits(self.load_seconds.load(Ordering::Relaxed));
         self.recorder.startup_phase("cache_init", seconds);
         self.recorder.startup_phase("ready", loading + seconds);
-        if let Some(bytes) = bytes_per_token {
-            let context = context_length_class(context);
-            let _ = self.kv_cache.set(KvCache { bytes, context, shown: Mutex::default() });
-        }
+        self.recorder.kv_cache_blocks(&self.model, TOKENS_PER_CELL, context);
+        let family = |name| self.recorder.family(name).series(&[&*self.model]);
+        family(Name::Preemptions); // at 0, so that the first one is an increase
+        let usage = family(Name::KvCacheUsage);
+        usage.set(0.0);
+        let shown = Mutex::default();
+        let _ = self.kv_cache.set(KvCache { cells: context, usage, bytes_per_token, shown });
     }
 
-    fn step(&self, sequences: usize) {
+    fn step(&self, sequences: usize, tokens: usize) {
         self.sequences.store(sequences, Ordering::Relaxed);
         let family = |name| self.recorder.family(name);
         let sizes = self.batch_sizes.get(|| family(Name::BatchSize).series(&[&*self.model, ""]));
         sizes.observe(sequences as f64);
         self.batches.get(|| family(Name::Batches).series(&[&*self.model])).add(1.0);
+        let batch_tokens =
+            self.batch_tokens.get(|| family(Name::BatchTokens).series(&[&*self.model]));
+        batch_tokens.observe(tokens as f64);
     }
 }
 
@@ -131,10 +142,15 @@ impl Observer for EngineObserver {
                 self.queued(*id, *at, *prompt_tokens, origin);
             }
             Event::Scheduled { id, at } => self.with(*id, |request| request.scheduled(*at)),
-            Event::Preempted { id, .. } => self.with(*id, Request::queued),
+            Event::Preempted { id, .. } => {
+                self.recorder.family(Name::Preemptions).series(&[&*self.model]).add(1.0);
+                self.with(*id, Request::queued);
+            }
             Event::FirstToken { id, at } => self.tokens(*id, *at, 1),
             Event::Tokens { id, at, count } => self.tokens(*id, *at, *count),
-            Event::Step { sequences, .. } => self.step(*sequences),
+            Event::Step { sequences, prefill_tokens, decode_tokens, .. } => {
+                self.step(*sequences, prefill_tokens + decode_tokens);
+            }
             Event::Occupied { tokens } => {
                 if let Some(cache) = self.kv_cache.get() {
                     let sequences = self.sequences.load(Ordering::Relaxed);
@@ -158,24 +174,28 @@ impl Observer for EngineObserver {
     }
 }
 
-/// What the engine's KV cache takes, as one gauge whose label says how large batches are now.
+/// How full the engine's KV cache is: as a ratio, and, where the size of a cell is known, in bytes
+/// under a label that says how large batches are now.
 #[derive(Debug)]
 struct KvCache {
-    bytes: u64,
-    context: &'static str,
+    cells: usize,
+    usage: Arc<Series>,
+    bytes_per_token: Option<u64>,
     /// The class of the batch under which it stands on the page, and its series.
     shown: Mutex<Option<(&'static str, Arc<Series>)>>,
 }
 
 impl KvCache {
     fn show(&self, recorder: &Recorder, model: &str, tokens: usize, sequences: usize) {
-        let class = batch_size_class(sequences);
+        self.usage.set(tokens as f64 / self.cells as f64);
+        let Some(bytes) = self.bytes_per_token else { return };
+        let (context, class) = (context_length_class(self.cells), batch_size_class(sequences));
         let family = recorder.family(Name::KvCacheSize);
         let mut shown = self.shown.lock();
         if let Some((old, _)) = shown.take_if(|(old, _)| *old != class) {
-            family.remove(&[model, self.context, old]);
+            family.remove(&[model, context, old]);
         }
-        let make = || (class, family.series(&[model, self.context, class]));
-        shown.get_or_insert_with(make).1.set((tokens as u64 * self.bytes) as f64);
+        let make = || (class, family.series(&[model, context, class]));
+        shown.get_or_insert_with(make).1.set((tokens as u64 * bytes) as f64);
     }
 }

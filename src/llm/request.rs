@@ -13,7 +13,7 @@ use super::catalogue::Name;
 use super::classes::{BATCH_SIZES, PROMPT_SIZES, batch_size_index, prompt_size_index};
 use super::cost::{CostKind, Pico};
 use super::recorder::Recorder;
-use super::scope::{Scope, ScopeKey};
+use super::scope::{Lazy, Scope, ScopeKey};
 use crate::clock::{Nanos, seconds_between};
 use crate::error::ErrorKind;
 use crate::event::Mode;
@@ -156,6 +156,10 @@ struct State {
     first_token_seen: bool,
     /// It waits in the queue (and is part of the queue's depth).
     queued: bool,
+    /// When it first left the queue.
+    scheduled_at: Option<Nanos>,
+    /// When its first token came, if it was queued before.
+    first_token_at: Option<Nanos>,
     tokens: u64,
     /// The tokens that there were when production last went on.
     tokens_before: u64,
@@ -230,12 +234,15 @@ impl Request {
         }
     }
 
-    /// It left the queue; records the time since it began, if it had waited.
+    /// It left the queue; records the time since it began, if it had waited for the first time.
     pub fn scheduled(&self, at: Nanos) {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.queued) {
             self.queue_depth(-1.0);
-            self.record_queue_wait(seconds_between(state.began, at));
+            if state.scheduled_at.is_none() {
+                state.scheduled_at = Some(at);
+                self.record_queue_wait(seconds_between(state.began, at));
+            }
         }
     }
 
@@ -281,6 +288,7 @@ impl Request {
         let first = !std::mem::replace(&mut state.first_token_seen, true);
         state.since = at;
         if first {
+            state.first_token_at = state.scheduled_at.and(Some(at));
             self.first_token(state, at);
         }
         let gaps = count - u64::from(first);
@@ -352,6 +360,9 @@ impl Request {
         }
         if let Some(key) = state.key.take() {
             self.recorder.disown(key);
+        }
+        if let (Some(scheduled), Some(first)) = (state.scheduled_at, state.first_token_at) {
+            self.record_phases(scheduled, first, at);
         }
         let processed = state.first_token_seen || status == Status::Success;
         let prompt_tokens = state.prompt_tokens.filter(|_| processed);
@@ -464,6 +475,9 @@ impl Request {
         if tokens > 0 {
             let make = || self.token_counter("prompt");
             self.scope().prompt_tokens.get(make).add(tokens as f64);
+            let family = self.recorder.family(Name::PromptTokensPerRequest);
+            let make = || family.series(&[&*self.scope().key.model]);
+            self.scope().prompt_tokens_per_request.get(make).observe(tokens as f64);
         }
     }
 
@@ -494,6 +508,17 @@ impl Request {
     fn record_queue_wait(&self, seconds: f64) {
         let make = || self.recorder.family(Name::QueueWait).series(&[&*self.scope().key.model]);
         self.scope().queue_wait.get(make).observe(seconds);
+    }
+
+    fn record_phases(&self, scheduled: Nanos, first_token: Nanos, finished: Nanos) {
+        let scope = self.scope();
+        let observe = |lazy: &Lazy, name, from, to| {
+            let make = || self.recorder.family(name).series(&[&*scope.key.model]);
+            lazy.get(make).observe(seconds_between(from, to));
+        };
+        observe(&scope.prefill, Name::Prefill, scheduled, first_token);
+        observe(&scope.decode, Name::Decode, first_token, finished);
+        observe(&scope.inference, Name::Inference, scheduled, finished);
     }
 
     fn queue_depth(&self, change: f64) {

@@ -63,6 +63,7 @@ pub(super) struct Scope {
     /// By the class of the prompt's length, for requests without a device.
     pub(super) ttft: [Lazy; PROMPT_SIZES.len()],
     pub(super) tokens_per_request: Lazy,
+    pub(super) prompt_tokens_per_request: Lazy,
     pub(super) rate: Lazy,
     /// Tokens over time.
     pub(super) rates: Arc<ModelRates>,
@@ -71,6 +72,9 @@ pub(super) struct Scope {
     pub(super) prompt_tokens: Lazy,
     pub(super) inter_token: Lazy,
     pub(super) queue_wait: Lazy,
+    pub(super) prefill: Lazy,
+    pub(super) decode: Lazy,
+    pub(super) inference: Lazy,
 }
 
 impl Scope {
@@ -91,6 +95,7 @@ impl Scope {
             latency: Default::default(),
             ttft: Default::default(),
             tokens_per_request: Lazy::default(),
+            prompt_tokens_per_request: Lazy::default(),
             rate: Lazy::default(),
             rates,
             key,
@@ -99,6 +104,9 @@ impl Scope {
             prompt_tokens: Lazy::default(),
             inter_token: Lazy::default(),
             queue_wait: Lazy::default(),
+            prefill: Lazy::default(),
+            decode: Lazy::default(),
+            inference: Lazy::default(),
         }
     }
 }

@@ -324,6 +324,24 @@ pub(super) fn update_kv_cache_size(
     globals::recorder().kv_cache_size(&model.0, size_bytes.0, context_length, batch_size);
 }
 
+/// Sets how full the KV cache of a service's own engine is; that of an `Engine` is known anyway.
+///
+/// Args:
+///     model: The label `model`.
+///     ratio: What holds tokens over what there is, 0 to 1.
+///
+/// Example:
+///     >>> from ryot_metrics import client, update_kv_cache_usage
+///     >>> update_kv_cache_usage("gpt4", 0.4)
+///     >>> vllm = client.REGISTRY.with_profile("vllm")
+///     >>> labels = {"model_name": "gpt4", "engine": "0"}
+///     >>> vllm.get_sample_value("vllm:kv_cache_usage_perc", labels)
+///     0.4
+#[pyfunction]
+pub(super) fn update_kv_cache_usage(model: Text, ratio: Number) {
+    globals::recorder().kv_cache_usage(&model.0, ratio.0);
+}
+
 /// Counts a model, or its cache, that was evicted.
 ///
 /// Args:

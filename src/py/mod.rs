@@ -44,8 +44,8 @@ mod _ryot_metrics {
         record_kv_cache_lookup, record_model_load_attempt, record_model_load_time,
         record_prompt_reuse, record_queue_wait, record_retry, record_startup_phase,
         set_model_dtype, update_cache_metrics, update_gpu_memory, update_gpu_memory_percentage,
-        update_gpu_metrics, update_gpu_utilization, update_kv_cache_size, update_queue_metrics,
-        update_token_throughput,
+        update_gpu_metrics, update_gpu_utilization, update_kv_cache_size, update_kv_cache_usage,
+        update_queue_metrics, update_token_throughput,
     };
     #[pymodule_export]
     use super::gpu::{stop_watching_gpus, watch_gpus};

@@ -243,6 +243,7 @@ fn what_makes_no_sense_is_dropped_and_counted() {
     recorder.gpu_memory_percentage("m", "0", 100.1, 0);
     recorder.gpu_utilization("m", "0", "all", 101.0);
     recorder.cache_hit_ratio("m", 1.1);
+    recorder.kv_cache_usage("m", 1.1);
     recorder.kv_cache_lookup("m", "batch", 1.0, 2.0);
     recorder.cache_eviction("m", "mood");
     recorder.dtype("m", "int3");
@@ -253,7 +254,7 @@ fn what_makes_no_sense_is_dropped_and_counted() {
     let page = encode(&bench.registry, Format::Text004);
     let samples: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
     let (series, rest) = samples.split_last().unwrap();
-    assert_eq!(rest, [r#"ryot_metrics_dropped_total{reason="invalid_value"} 14.0"#]);
+    assert_eq!(rest, [r#"ryot_metrics_dropped_total{reason="invalid_value"} 15.0"#]);
     assert_eq!(*series, "ryot_metrics_series 1.0");
 }
 
@@ -317,6 +318,34 @@ fn the_engine_s_start_cache_and_batches_are_on_the_page() {
 }
 
 #[test]
+fn a_preempted_request_waits_once_and_its_parts_are_timed_from_the_first_step() {
+    let bench = Bench::new();
+    let observer = EngineObserver::new(bench.recorder.clone(), "m", "cpu");
+    observer.observe(&Event::Ready { seconds: 0.5, context: 100, bytes_per_token: None });
+    assert_eq!(bench.lines("ryot_engine_preemptions_total")[0].split(' ').next_back(), Some("0.0"));
+    let origin = Origin::default();
+    observer.observe(&Event::Queued { id: 1, at: 0, prompt_tokens: 7, origin });
+    observer.observe(&Event::Scheduled { id: 1, at: SECOND });
+    observer.observe(&Event::Occupied { tokens: 25 });
+    observer.observe(&Event::FirstToken { id: 1, at: 3 * SECOND });
+    observer.observe(&Event::Preempted { id: 1, at: 4 * SECOND });
+    observer.observe(&Event::Scheduled { id: 1, at: 6 * SECOND });
+    let reason = FinishReason::Stop;
+    observer.observe(&Event::Finished { id: 1, at: 8 * SECOND, reason, batch_size: 1 });
+    let sums = |name: &str| {
+        bench.lines(&format!("{name}_sum"))[0].split(' ').next_back().unwrap().to_owned()
+    };
+    let names = ["inference_queue_wait", "request_prefill", "request_decode", "request_inference"];
+    let found = names.map(|name| sums(&format!("ryot_{name}_seconds")));
+    assert_eq!(found, ["1.0", "2.0", "5.0", "7.0"]);
+    assert_eq!(sums("ryot_prompt_tokens_per_request"), "7.0");
+    let preempted = r#"ryot_engine_preemptions_total{model="m"} 1.0"#;
+    assert_eq!(bench.lines("ryot_engine_preemptions_total"), [preempted]);
+    let usage = r#"ryot_kv_cache_usage_ratio{model="m"} 0.25"#;
+    assert_eq!(bench.lines("ryot_kv_cache_usage_ratio{"), [usage]);
+}
+
+#[test]
 fn every_family_can_be_written_and_closed_labels_keep_to_their_sets() {
     let bench = Bench::new();
     write_everything(&bench);
@@ -325,8 +354,9 @@ fn every_family_can_be_written_and_closed_labels_keep_to_their_sets() {
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let names = CATALOGUE.iter().map(|row| row.name).chain(VIEWS.iter().map(|view| view.name));
     for name in names.filter(|name| !name.starts_with("ryot_token_cost")) {
-        let typed =
-            |shown: &&str| shown.trim_end_matches("_total").trim_end_matches("_info") == name;
+        let typed = |shown: &&str| {
+            shown.strip_prefix(name).is_some_and(|rest| ["", "_total", "_info"].contains(&rest))
+        };
         assert!(shown.iter().any(typed), "{name} is not on the page");
     }
     for (label, values) in LABEL_VALUES {
@@ -356,12 +386,18 @@ fn write_everything(bench: &Bench) {
     recorder.gpu_memory_percentage("m", "0", 50.0, 1);
     recorder.gpu_utilization("m", "0", "all", 50.0);
     recorder.kv_cache_size("m", 1.0, 512, 1);
+    recorder.kv_cache_usage("m", 0.5);
+    recorder.kv_cache_blocks("m", 16, 100);
     recorder.kv_cache_lookup("m", "batch", 2.0, 1.0);
     recorder.cache_eviction("m", "manual");
     recorder.prompt_text_seen("m", "text");
     recorder.model_loaded("m", "cpu", "cache_hit", 1.0);
     recorder.startup_phase("warmup", 1.0);
     recorder.batch("m", "batch", 1.0);
+    let observer = EngineObserver::new(recorder.clone(), "m", "cpu");
+    observer.observe(&Event::Preempted { id: 1, at: 0 });
+    let (prefill_tokens, decode_tokens) = (1, 1);
+    observer.observe(&Event::Step { at: 0, nanos: 1, prefill_tokens, decode_tokens, sequences: 1 });
     recorder.dropped("invalid_value");
     let facts = [("version".to_owned(), "1".to_owned())];
     for name in [ryot_metrics::llm::Name::SystemInfo, ryot_metrics::llm::Name::ModelInfo] {

@@ -106,6 +106,17 @@ CALLS = [
         },
     ),
     (
+        ("update_kv_cache_usage", "m", 0.4),
+        {'ryot_kv_cache_usage_ratio{model="m"}': 0.4},
+    ),
+    (
+        ("record_inference_error", "m", "model_not_found"),
+        {
+            'ryot_inference_errors_total{error_type="model_not_found",model="m",'
+            'severity="warning"}': 1
+        },
+    ),
+    (
         ("update_kv_cache_size", "m", 1 << 20, 2048, 1),
         {'ryot_kv_cache_size_bytes{batch_size="1",context_length="2048",model="m"}': 1 << 20},
     ),

@@ -14,7 +14,16 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from ryot_metrics import Engine, InferenceContext, SamplingParams, client, mount_metrics
+from ryot_metrics import (
+    Engine,
+    EngineConfig,
+    InferenceContext,
+    SamplingParams,
+    client,
+    mount_metrics,
+    record_kv_cache_lookup,
+    update_kv_cache_usage,
+)
 from ryot_metrics.client import REGISTRY
 from ryot_metrics.scrape import serve_metrics
 from test_prometheus import binary, scraping, wait_for
@@ -30,13 +39,23 @@ OTEL_LABELS = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_
 VLLM = {
     "vllm:num_requests_running": ("gauge", []),
     "vllm:num_requests_waiting": ("gauge", []),
+    "vllm:kv_cache_usage_perc": ("gauge", []),
+    "vllm:cache_config_info": ("gauge", []),
+    "vllm:num_preemptions": ("counter", []),
     "vllm:prompt_tokens": ("counter", []),
     "vllm:generation_tokens": ("counter", []),
     "vllm:request_success": ("counter", []),
+    "vllm:prefix_cache_queries": ("counter", []),
+    "vllm:prefix_cache_hits": ("counter", []),
     "vllm:time_to_first_token_seconds": ("histogram", [*TTFT, 20, 40, 80, 160, 640, 2560]),
     "vllm:inter_token_latency_seconds": ("histogram", [*INTER_TOKEN, 5, 7.5, 10, 20, 40, 80]),
     "vllm:e2e_request_latency_seconds": ("histogram", LATENCY),
     "vllm:request_queue_time_seconds": ("histogram", LATENCY),
+    "vllm:request_prefill_time_seconds": ("histogram", LATENCY),
+    "vllm:request_decode_time_seconds": ("histogram", LATENCY),
+    "vllm:request_inference_time_seconds": ("histogram", LATENCY),
+    "vllm:iteration_tokens_total": ("histogram", [1, *(2**power for power in range(3, 15))]),
+    "vllm:request_prompt_tokens": ("histogram", TOKENS),
     "vllm:request_generation_tokens": ("histogram", TOKENS),
 }
 OTEL = {
@@ -53,6 +72,11 @@ SAME = {
     "vllm:inter_token_latency_seconds": "ryot_inference_inter_token_latency_seconds",
     "vllm:e2e_request_latency_seconds": "ryot_inference_latency_seconds",
     "vllm:request_queue_time_seconds": "ryot_inference_queue_wait_seconds",
+    "vllm:request_prefill_time_seconds": "ryot_request_prefill_seconds",
+    "vllm:request_decode_time_seconds": "ryot_request_decode_seconds",
+    "vllm:request_inference_time_seconds": "ryot_request_inference_seconds",
+    "vllm:iteration_tokens_total": "ryot_engine_batch_tokens",
+    "vllm:request_prompt_tokens": "ryot_prompt_tokens_per_request",
     "vllm:request_generation_tokens": "ryot_tokens_per_request",
     "gen_ai_server_request_duration_seconds": "ryot_inference_latency_seconds",
     "gen_ai_server_time_to_first_token_seconds": "ryot_ttft_latency_seconds",
@@ -72,6 +96,8 @@ def requests():
         raise ZeroDivisionError
     with InferenceContext("profiled") as context:
         context.set_ttft(1234.5)
+    record_kv_cache_lookup("profiled", queries=100, hits=87)
+    record_kv_cache_lookup("profiled", queries=20, hits=3, context_type="batch")
 
 
 def families(profile, parse=parse_text, encode=client.generate_latest):
@@ -100,7 +126,7 @@ def test_strict_parsers_read_the_pages(profile, expected, labels):
     """`prometheus_client`'s OpenMetrics parser takes the page, and all labels are theirs."""
     found = families(profile, parse_openmetrics, client.generate_openmetrics)
     for name in expected:
-        added = {"le", "finished_reason", "gen_ai_token_type"}
+        added = {"le", "finished_reason", "gen_ai_token_type", "block_size", "num_gpu_blocks"}
         for sample in found[name].samples:
             assert set(sample.labels) - added == labels
 
@@ -164,6 +190,65 @@ def test_tokens_and_outcomes():
     assert value("vllm:prompt_tokens") == 3 * 11
     assert value("vllm:request_success", finished_reason="stop") == 4
     assert value("vllm:request_success", finished_reason="error") == 1
+    assert value("vllm:prefix_cache_queries") == 120
+    assert value("vllm:prefix_cache_hits") == 90
+
+
+def value(profile, name, **labels):
+    return REGISTRY.with_profile(profile).get_sample_value(name, labels)
+
+
+def test_the_parts_of_a_request_and_the_steps():
+    """Prefill and decode add up to inference; a step has its tokens of prompts and of answers."""
+    labels = {"model_name": "profiled", "engine": "0"}
+
+    def total(part, suffix="sum"):
+        return value("vllm", f"vllm:request_{part}_{suffix}", **labels)
+
+    assert total("inference_time_seconds", "count") == 3
+    parts = total("prefill_time_seconds") + total("decode_time_seconds")
+    assert total("inference_time_seconds") == pytest.approx(parts)
+    assert total("prompt_tokens") == 3 * 11
+    steps = value("vllm", "vllm:iteration_tokens_total_sum", **labels)
+    assert steps == 3 * 11 + 0 + 2 + 69
+
+
+def test_token_usage_has_both_types():
+    """OpenTelemetry's histogram of tokens, by `gen_ai_token_type`."""
+    labels = {
+        "gen_ai_operation_name": "inference",
+        "gen_ai_provider_name": "ryot",
+        "gen_ai_request_model": "profiled",
+    }
+    name = "gen_ai_client_token_usage"
+    for token_type, count, tokens in (("input", 3, 33), ("output", 3, 74)):
+        labels["gen_ai_token_type"] = token_type
+        assert value("otel", f"{name}_count", **labels) == count
+        assert value("otel", f"{name}_sum", **labels) == tokens
+
+
+def test_the_kv_cache_of_an_engine():
+    """How full it is, while a request runs and after it; how large, and in which blocks."""
+    labels = {"model_name": "celled", "engine": "0"}
+    usage = "vllm:kv_cache_usage_perc"
+    with Engine("toy", EngineConfig(ctx_size=1000), name="celled") as engine:
+        assert value("vllm", usage, **labels) == 0
+        blocks = {"block_size": "1", "num_gpu_blocks": "1000"}
+        assert value("vllm", "vllm:cache_config_info", **labels, **blocks) == 1
+        assert value("vllm", "vllm:num_preemptions_total", **labels) == 0
+        for count, _ in enumerate(engine.stream("hello", SamplingParams(max_tokens=8)), 1):
+            if count == 4:
+                assert 0.008 <= value("vllm", usage, **labels) <= 0.02
+    assert value("vllm", usage, **labels) == 0
+
+
+def test_the_kv_cache_of_another_engine():
+    """A service reports it; a ratio above 1 is none."""
+    update_kv_cache_usage("theirs", 0.625)
+    update_kv_cache_usage("theirs", 62.5)
+    labels = {"model_name": "theirs", "engine": "0"}
+    assert value("vllm", "vllm:kv_cache_usage_perc", **labels) == 0.625
+    assert value("ryot", "ryot_kv_cache_usage_ratio", model="theirs") == 0.625
 
 
 def test_running_and_waiting_requests():
@@ -303,4 +388,6 @@ def test_prometheus_scrapes_a_profile(tmp_path, live_server):
     with scraping(tmp_path, target, params={"profile": ["vllm"]}) as prometheus:
         assert wait_for(prometheus, 'vllm:generation_tokens_total{model_name="toy"}') >= 3
         assert wait_for(prometheus, 'vllm:num_requests_waiting{model_name="toy"}') == 0
+        assert wait_for(prometheus, 'vllm:kv_cache_usage_perc{model_name="toy"}') == 0
+        assert wait_for(prometheus, 'vllm:cache_config_info{block_size="1"}') == 1
         assert wait_for(prometheus, "vllm:time_to_first_token_seconds_count") >= 1

@@ -9,6 +9,7 @@ use crate::llm::derived::{DerivedRow, Label, Term};
 
 const LABELS: &[&str] = &["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"];
 const MODEL: &[Label] = &[Label::Fixed("inference"), Label::Fixed("ryot"), Label::Of("model")];
+const INPUT: &[Label] = &[MODEL[0], MODEL[1], MODEL[2], Label::Fixed("input")];
 const OUTPUT: &[Label] = &[MODEL[0], MODEL[1], MODEL[2], Label::Fixed("output")];
 
 const TTFT: &[f64] =
@@ -58,9 +59,12 @@ pub(super) const ROWS: &[DerivedRow] = &[
     },
     DerivedRow {
         name: "gen_ai_client_token_usage",
-        help: "Tokens of a request.",
+        help: "Tokens of a request: of its prompt (input) and of its completion (output).",
         shape: Shape::Histogram(TOKENS),
         labels: &[LABELS[0], LABELS[1], LABELS[2], "gen_ai_token_type"],
-        terms: &[Term::all(Name::TokensPerRequest, OUTPUT)],
+        terms: &[
+            Term::all(Name::PromptTokensPerRequest, INPUT),
+            Term::all(Name::TokensPerRequest, OUTPUT),
+        ],
     },
 ];

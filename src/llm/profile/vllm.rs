@@ -7,6 +7,7 @@ use crate::llm::derived::{DerivedRow, Label, Term};
 const LABELS: &[&str] = &["model_name", "engine"];
 /// There is one engine behind a model name.
 const MODEL: &[Label] = &[Label::Of("model"), Label::Fixed("0")];
+const CACHE: &[Label] = &[MODEL[0], MODEL[1], Label::Of("block_size"), Label::Of("blocks")];
 const FINISH: &[Label] =
     &[Label::Of("model"), Label::Fixed("0"), Label::Said("status", finished_reason)];
 
@@ -22,6 +23,8 @@ const LATENCY: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
+const STEP: &[f64] =
+    &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 /// 1, 2, 5 in each decade. vLLM ends at the model's context length, which differs by model.
 const TOKENS: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5,
@@ -29,7 +32,8 @@ const TOKENS: &[f64] = &[
 ];
 
 /// vLLM's word for how a request ended. What ended well is `stop`, whether by its end or by its
-/// limit of tokens: the catalogue does not tell them apart.
+/// limit of tokens: to tell them apart, the catalogue would have to store a label for this page
+/// alone.
 fn finished_reason(status: &str) -> &'static str {
     match status {
         "success" => "stop",
@@ -59,6 +63,25 @@ pub(super) const ROWS: &[DerivedRow] = &[
         Shape::Gauge,
         &[Term::all(Name::QueueDepth, MODEL)],
         "Requests that are queued and not scheduled yet.",
+    ),
+    row(
+        "vllm:kv_cache_usage_perc",
+        Shape::Gauge,
+        &[Term::all(Name::KvCacheUsage, MODEL)],
+        "KV cells that hold a token over those that there are; 1 is all of them.",
+    ),
+    DerivedRow {
+        name: "vllm:cache_config_info",
+        help: "Always 1; the KV cache's blocks, and how many tokens one has room for.",
+        shape: Shape::Gauge,
+        labels: &["model_name", "engine", "block_size", "num_gpu_blocks"],
+        terms: &[Term::all(Name::KvCacheInfo, CACHE)],
+    },
+    row(
+        "vllm:num_preemptions",
+        Shape::Counter,
+        &[Term::all(Name::Preemptions, MODEL)],
+        "Running requests that gave up their place and waited again.",
     ),
     row(
         "vllm:prompt_tokens",
@@ -114,6 +137,36 @@ pub(super) const ROWS: &[DerivedRow] = &[
         Shape::Histogram(LATENCY),
         &[Term::all(Name::QueueWait, MODEL)],
         "Time in the queue, from queued to scheduled.",
+    ),
+    row(
+        "vllm:request_prefill_time_seconds",
+        Shape::Histogram(LATENCY),
+        &[Term::all(Name::Prefill, MODEL)],
+        "Prefill of a request that was queued, from scheduled to the first token.",
+    ),
+    row(
+        "vllm:request_decode_time_seconds",
+        Shape::Histogram(LATENCY),
+        &[Term::all(Name::Decode, MODEL)],
+        "Decode of a request that was queued, from the first token to finished.",
+    ),
+    row(
+        "vllm:request_inference_time_seconds",
+        Shape::Histogram(LATENCY),
+        &[Term::all(Name::Inference, MODEL)],
+        "Prefill and decode of a request that was queued, from scheduled to finished.",
+    ),
+    row(
+        "vllm:iteration_tokens_total",
+        Shape::Histogram(STEP),
+        &[Term::all(Name::BatchTokens, MODEL)],
+        "Tokens in one step of the engine, of prompts and of answers.",
+    ),
+    row(
+        "vllm:request_prompt_tokens",
+        Shape::Histogram(TOKENS),
+        &[Term::all(Name::PromptTokensPerRequest, MODEL)],
+        "Prompt tokens of a request whose prompt was finished.",
     ),
     row(
         "vllm:request_generation_tokens",
