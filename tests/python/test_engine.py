@@ -175,7 +175,7 @@ def test_a_configuration_names_value_and_range(arguments, text):
 def test_a_full_queue_says_when_to_come_back():
     """Past `max_queue` a request is refused with `retry_after`, and the others are unharmed."""
     with Engine("toy", EngineConfig(parallel=1, max_queue=2)) as engine:
-        streams = [engine.stream("x", SamplingParams(max_tokens=30)) for _ in range(3)]
+        streams = [engine.stream("x", SamplingParams(max_tokens=200)) for _ in range(3)]
         with (
             changes() as change,
             pytest.raises(QueueFullError, match=r"limit of 2 requests \(max_queue\)") as full,
@@ -183,7 +183,7 @@ def test_a_full_queue_says_when_to_come_back():
             engine.stream("x", FOUR)
         assert full.value.retry_after > 0
         assert change.statuses("toy") == {"error": 1}
-        assert [len(list(stream)) for stream in streams] == [30, 30, 30]
+        assert [len(list(stream)) for stream in streams] == [200, 200, 200]
 
 
 def test_shutdown_ends_what_runs_and_refuses_what_comes(engine):
