@@ -83,7 +83,12 @@ class CostModel:
         Args:
             function: Given the model, the tokens of the prompt and those of the completion,
                 returns what they cost, in US dollars with up to twelve decimals.
+
+        Raises:
+            TypeError: For something that is no function.
         """
+        if not callable(function):
+            raise TypeError(f"the dynamic cost is {function!r}; it must be a function")
         return cls("dynamic", function=function)
 
 
@@ -96,14 +101,20 @@ def set_cost_model(model: str, cost: CostModel | None) -> None:
     Args:
         model: The label `model`; `*` for every model that has no prices of its own.
         cost: The prices; None for none.
+
+    Raises:
+        TypeError: For something that is no `CostModel`.
     """
-    _functions.pop(model, None)
+    if not isinstance(cost, CostModel | None):
+        raise TypeError(f"cost is {cost!r}; it must be a CostModel or None")
     if cost is None:
         set_prices(model, None, [], [])
-        return
-    if cost.function is not None:
+    else:
+        set_prices(model, cost.kind, list(cost.prompt), list(cost.completion))
+    if cost is not None and cost.function is not None:
         _functions[model] = cost.function
-    set_prices(model, cost.kind, list(cost.prompt), list(cost.completion))
+    else:
+        _functions.pop(model, None)
 
 
 def charge(request: Request, tokens: tuple[int, int]) -> None:
@@ -134,8 +145,11 @@ def _tiers(name: str, tiers: Sequence[tuple[int | None, Price]]) -> _Tiers:
         raise ValueError(
             f"the tiers of the {name} end at {ends}; the last must end at None, only it"
         )
-    if rising != sorted(set(rising)) or min(rising, default=1) < 1:
-        raise ValueError(f"the tiers of the {name} end at {rising}; they must rise from at least 1")
+    whole = all(isinstance(end, int) for end in rising)
+    if not whole or rising != sorted(set(rising)) or min(rising, default=1) < 1:
+        raise ValueError(
+            f"the tiers of the {name} end at {rising}; they must rise, in whole steps from 1"
+        )
     return tuple((end, _each(price)) for end, price in tiers)
 
 

@@ -150,9 +150,18 @@ def test_an_engine_s_requests_are_priced(metrics):
         (lambda: CostModel.fixed_rate("0.0000000001", 0), "may have 9 decimals at most"),
         (lambda: CostModel.tiered([(10, 1)], [(None, 1)]), "tiers of the prompt end at"),
         (lambda: CostModel.tiered([(10, 1), (5, 1), (None, 1)], [(None, 1)]), "must rise"),
+        (lambda: CostModel.tiered([(1.5, 1), (None, 1)], [(None, 1)]), "whole steps"),
     ],
 )
 def test_a_price_that_makes_no_sense_is_refused(make, text):
     """The error names the price and the limit."""
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_only_prices_and_functions_are_cost_models():
+    """A wrong type is refused at once, and leaves the prices as they are."""
+    with pytest.raises(TypeError, match="dynamic cost is 3; it must be a function"):
+        CostModel.dynamic(3)
+    with pytest.raises(TypeError, match="cost is 3; it must be a CostModel"):
+        set_cost_model("m", 3)

@@ -19,6 +19,15 @@ from calls import left
 from page import changes
 from ryot_metrics import InferenceContext, instrument
 
+
+@pytest.mark.parametrize("name", ["httpx", "openai", "llama_cpp", "transformers"])
+@pytest.mark.parametrize("target", [3, SimpleNamespace(close=print)])
+def test_what_cannot_be_measured_is_refused(name, target):
+    """Nothing of it would be measured, and nobody would notice."""
+    with pytest.raises(TypeError, match="cannot be measured; it must be a"):
+        getattr(instrument, name)(target)
+
+
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 

@@ -354,6 +354,19 @@ def test_a_wsgi_body_of_full_length_is_complete():
     assert change.statuses("announced") == {"success": 1}
 
 
+def test_a_wsgi_request_ends_with_the_last_announced_byte():
+    """Test clients of frameworks often read no further, and drop the body."""
+    app = InferenceWSGIMiddleware(wsgi_app(pieces=(b"a", b"b")), model="read")
+    environ = {}
+    setup_testing_defaults(environ)
+    with changes() as change:
+        body = iter(app(environ, lambda *_: None))
+        assert (next(body), change.statuses("read")) == (b"a", {})
+        assert (next(body), change.statuses("read")) == (b"b", {"success": 1})
+        body.close()
+    assert change.statuses("read") == {"success": 1}
+
+
 def test_a_file_is_left_to_the_server():
     """A `wsgi.file_wrapper` reaches the server as it is, so that it can send the file itself."""
 

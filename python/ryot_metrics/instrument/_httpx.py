@@ -15,7 +15,7 @@ from ryot_metrics.instrument._answer import route_of
 from ryot_metrics.instrument._call import Call
 from ryot_metrics.instrument._errors import outcome_of_status
 from ryot_metrics.instrument._follow import follow, follow_async, measured
-from ryot_metrics.instrument._patch import replace
+from ryot_metrics.instrument._patch import check, replace
 from ryot_metrics.instrument._wire import Meter, Tail, meter_of
 
 _C = TypeVar("_C")
@@ -37,6 +37,9 @@ def httpx(client: _C) -> _C:
     Returns:
         The client.
 
+    Raises:
+        TypeError: For something else.
+
     Example:
         >>> import httpx
         >>> from ryot_metrics import instrument
@@ -46,6 +49,7 @@ def httpx(client: _C) -> _C:
         >>> client.post("http://llm/v1/embeddings", json={"model": "m", "input": "a"}).status_code
         200
     """
+    check(client, "an httpx.Client or httpx.AsyncClient", "build_request")
     replace(client, "send", measured(_begin, follow_response))
     return client
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ryot_metrics.instrument._answer import read_answer, read_chunk
 from ryot_metrics.instrument._call import Call
 from ryot_metrics.instrument._follow import follow, measured
-from ryot_metrics.instrument._patch import replace
+from ryot_metrics.instrument._patch import check, replace
 
 _L = TypeVar("_L")
 
@@ -33,6 +33,9 @@ def llama_cpp(llama: _L, *, model: str | None = None) -> _L:
     Returns:
         The model.
 
+    Raises:
+        TypeError: For something else.
+
     Example:
         >>> from ryot_metrics import instrument
         >>> class Llama:  # stands for llama_cpp's
@@ -42,6 +45,7 @@ def llama_cpp(llama: _L, *, model: str | None = None) -> _L:
         >>> instrument.llama_cpp(Llama()).create_completion("a")["choices"][0]["text"]
         'b'
     """
+    check(llama, "a llama_cpp.Llama", *_METHODS)
     label = model or PurePath(str(getattr(llama, "model_path", "default"))).stem
     for name in _METHODS:
         replace(llama, name, functools.partial(_measure, label, name))

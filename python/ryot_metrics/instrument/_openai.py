@@ -14,7 +14,7 @@ from ryot_metrics.instrument._answer import read_answer, reader_of, route_of
 from ryot_metrics.instrument._call import Call
 from ryot_metrics.instrument._follow import follow, follow_async, measured
 from ryot_metrics.instrument._httpx import follow_response
-from ryot_metrics.instrument._patch import replace
+from ryot_metrics.instrument._patch import check, replace
 from ryot_metrics.usage import field
 
 _C = TypeVar("_C")
@@ -45,6 +45,7 @@ def openai(client: Any = None) -> Any:
 
     Raises:
         ModuleNotFoundError: Without a client, if `openai` is not installed.
+        TypeError: For something that is no client.
 
     Example:
         >>> from openai import OpenAI
@@ -53,6 +54,7 @@ def openai(client: Any = None) -> Any:
         >>> client.close()
     """
     if client is not None:
+        check(client, "an OpenAI or AsyncOpenAI", "request")
         _instrument(client)
         for name in ("copy", "with_options"):
             replace(client, name, _copying)

@@ -11,6 +11,18 @@ _ABSENT = object()
 _MARK = "__ryot_replaced__"
 
 
+def check(target: Any, what: str, *names: str) -> None:
+    """Refuses a target that has none of these methods, of which nothing would be measured.
+
+    Raises:
+        TypeError: With what it must be.
+    """
+    if not (
+        hasattr(target, "__dict__") and any(callable(getattr(target, it, None)) for it in names)
+    ):
+        raise TypeError(f"{target!r:.100} cannot be measured; it must be {what}")
+
+
 def replace(target: Any, name: str, make: Callable[[Any], Any]) -> None:
     """Puts `make(original)` in the place of `target.name`, once.
 

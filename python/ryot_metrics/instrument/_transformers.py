@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ryot_metrics.instrument._call import Call, inside
-from ryot_metrics.instrument._patch import replace
+from ryot_metrics.instrument._patch import check, replace
 
 _M = TypeVar("_M")
 
@@ -29,6 +29,9 @@ def transformers(model: _M, *, name: str | None = None) -> _M:
     Returns:
         The model.
 
+    Raises:
+        TypeError: For something else.
+
     Example:
         >>> import numpy
         >>> from ryot_metrics import instrument
@@ -38,6 +41,7 @@ def transformers(model: _M, *, name: str | None = None) -> _M:
         >>> instrument.transformers(Model()).generate(numpy.array([[5, 6]])).tolist()
         [[5, 6, 7, 8]]
     """
+    check(model, "a model of transformers", "generate")
     label = name or getattr(model, "name_or_path", None) or type(model).__name__
     replace(model, "generate", functools.partial(_Generate, model, label))
     return model

@@ -107,12 +107,13 @@ class _Body:
         finally:
             current.reset(token)
         exchange.produces(piece)
+        if exchange.all_sent:  # who reads it need not ask for more than was announced
+            exchange.completes()
+            exchange.leaves(None)
         return piece
 
     def close(self) -> None:
         """Ends the response, before its end if the client has hung up."""
-        if self._exchange.all_sent:  # a server need not ask for more than was announced
-            self._exchange.completes()
         self._exchange.hung_up = not self._exchange.complete
         token = current.set(self._scope)
         try:
