@@ -46,14 +46,19 @@ current: contextvars.ContextVar[Current] = contextvars.ContextVar("ryot_request"
 
 
 def current_request() -> Request | None:
-    """The request that the running code belongs to, if there is one."""
+    """The open request that the running code belongs to, if there is one.
+
+    A task that a request began, and that outlives it, belongs to none from then on: what it runs
+    are requests of their own.
+    """
     scope = current.get()
     while isinstance(scope, Scope):
         # A suspended generator's frame has no caller.
-        if scope.frame is None or scope.frame.f_back is not None:
+        suspended = scope.frame is not None and scope.frame.f_back is None
+        if not suspended and not scope.request.finished:
             return scope.request
         scope = scope.outer
-    return scope
+    return None if scope is None or scope.finished else scope
 
 
 def begin(model: object, endpoint: object, mode: str, batch_size: object = 0) -> Request:

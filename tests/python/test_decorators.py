@@ -307,6 +307,51 @@ def test_tasks_of_a_request_belong_to_it():
 
 
 @pytest.mark.parametrize(
+    ("kind", "own", "tokens"), [("coroutine", 3, 5), ("stream", 3, 5), ("context", 2, 3)]
+)
+def test_a_task_that_outlives_its_request_has_requests_of_its_own(kind, own, tokens):
+    """A worker that the first request starts goes on for hours; each of its calls counts."""
+
+    @track(model="later")
+    def call():
+        return SimpleNamespace(token_count=2)
+
+    @track(model="first")
+    async def coroutine():
+        return asyncio.create_task(worker())
+
+    @track(model="first")
+    async def stream():
+        yield asyncio.create_task(worker())
+
+    async def worker():
+        call()
+        await ended.wait()
+        call()
+        with InferenceContext("later") as context:
+            context.token()
+
+    async def main():
+        if kind == "coroutine":
+            task = await coroutine()
+        elif kind == "stream":
+            [task] = [task async for task in stream()]
+        else:
+            with InferenceContext("first"):
+                task = asyncio.create_task(worker())
+                await asyncio.sleep(0)  # its first call is part of the block
+        ended.set()
+        await task
+
+    ended = asyncio.Event()
+    with changes() as change:
+        asyncio.run(main())
+    assert change.statuses("first") == {"success": 1}
+    assert change.statuses("later") == {"success": own}
+    assert change.sum(TOKENS, model="later") == tokens
+
+
+@pytest.mark.parametrize(
     "result",
     [
         SimpleNamespace(token_count=7, ttft_seconds=0.25),

@@ -421,6 +421,25 @@ def test_the_background_is_not_part_of_the_request():
     assert change.statuses("background") == {"success": 1}
 
 
+def test_requests_in_the_background_count():
+    """What runs after the last byte is not part of the request, but a request of its own."""
+
+    @track_inference_request(model="after")
+    def work():
+        pass
+
+    async def app(scope, receive, send):
+        await asgi_app()(scope, receive, send)
+        work()
+        with InferenceContext("after"):
+            pass
+
+    with changes() as change:
+        asyncio.run(call(InferenceMiddleware(app, model="before")))
+    assert change.statuses("before") == {"success": 1}
+    assert change.statuses("after") == {"success": 2}
+
+
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
 def test_other_scopes_pass_untouched(kind):
     """What is no HTTP request reaches the app as it is, and is not counted."""

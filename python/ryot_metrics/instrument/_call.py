@@ -27,7 +27,8 @@ class _CallScope(Scope):
 
 def inside() -> bool:
     """Whether the running code is part of an instrumented call already."""
-    return isinstance(current.get(), _CallScope)
+    scope = current.get()
+    return isinstance(scope, _CallScope) and not scope.request.finished
 
 
 class Call:
