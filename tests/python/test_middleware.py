@@ -222,6 +222,7 @@ def test_usage_of_a_stream_is_exact(protocol):
 
 
 @both
+@pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize(
     ("options", "body", "tokens"),
     [
@@ -233,11 +234,12 @@ def test_usage_of_a_stream_is_exact(protocol):
         ({"max_body_bytes": 10}, {"usage": {"prompt_tokens": 2}}, 0),
     ],
 )
-def test_usage_of_a_document(protocol, options, body, tokens):
+def test_usage_of_a_document(protocol, options, body, tokens, length):
     """A JSON response tells its tokens by `usage`, if it is small enough and the option is on."""
     with changes() as change:
-        pieces = (json.dumps(body).encode(),)
-        answer(protocol, {"model": "usage", **options}, pieces=pieces, kind=JSON)
+        text = json.dumps(body).encode()
+        pieces = (text[:11], text[11:])
+        answer(protocol, {"model": "usage", **options}, pieces=pieces, kind=JSON, length=length)
     assert change.sum(TOKENS, model="usage") == tokens
     assert change.sum(TTFT, model="usage") == 0
 

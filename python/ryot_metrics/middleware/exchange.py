@@ -95,7 +95,7 @@ class Exchange:
 
     @_never_raises
     def responds(self, http_status: int, content_type: str, length: int | None) -> None:
-        """The head of the response; a length that is not announced is the sign of a stream."""
+        """The head of the response; without a length it is a stream, unless it is JSON."""
         self._http_status = http_status
         self._announced = length
         if http_status >= 400:
@@ -103,10 +103,10 @@ class Exchange:
         if content_type.startswith("text/event-stream"):
             self._streamed = True
             self._events = Events()
+        elif content_type.startswith("application/json"):  # Django announces no length
+            self._document = []
         elif length is None:
             self._streamed = True
-        elif length <= self._max_body_bytes and content_type.startswith("application/json"):
-            self._document = []
 
     @_never_raises
     def produces(self, chunk: bytes) -> None:
@@ -117,6 +117,8 @@ class Exchange:
         self._sent += len(chunk)
         if self._document is not None:
             self._document.append(chunk)
+            if max(self._sent, self._announced or 0) > self._max_body_bytes:
+                self._document = None
         elif self._events is not None:
             self._count(self._events, bytes(chunk), first=first)
         elif self._streamed and first:
