@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 from ryot_metrics.client.calls import Wrappers, decorated, relaying, relaying_async
 from ryot_metrics.options import Options
-from ryot_metrics.runs import GeneratorRun, Run, followed
+from ryot_metrics.runs import GeneratorRun, Run, awaited, followed
 from ryot_metrics.tracking import current, current_request, finish
 from ryot_metrics.usage import PLAIN
 
@@ -50,8 +50,9 @@ def track_inference_request(
     """Measures each call of a function as one request.
 
     Works on functions, coroutine functions, generators and async generators; the decorated
-    function stays of its kind. A function that returns a generator, a coroutine, a future or
-    another awaitable is measured to the end of that. Each item of a stream counts as a token,
+    function stays of its kind. A function that returns a generator, a coroutine, a future, another
+    awaitable or a stream of OpenAI's client is measured to the end of that; other iterators are
+    results like any other. Each item of a stream counts as a token,
     unless the stream counts its tokens itself; an OpenAI-style chunk without text is none. A
     result, or an item, tells its tokens by `token_count` and `ttft_seconds`, or by an OpenAI-style
     `usage`, as attributes or keys. Nested decorators, contexts and engine calls join the outermost
@@ -170,9 +171,7 @@ def _coroutine(function: Callable[..., Any], options: Options) -> Callable[..., 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if current_get() is not None and (outer := current_request()) is not None:
             run = Run(outer, True, options.token_count, outer.token_count)
-            result = await function(*args, **kwargs)
-            run.returned(result)
-            return result
+            return awaited(await function(*args, **kwargs), run)
         request = constant() if constant is not None else resolved(args, kwargs)
         token = set_current(request)
         try:
@@ -184,8 +183,7 @@ def _coroutine(function: Callable[..., Any], options: Options) -> Callable[..., 
             reset(token)
         if type(result) in plain:
             finish(request)
-        else:
-            Run(request, False, options.token_count).returned(result)
-        return result
+            return result
+        return awaited(result, Run(request, False, options.token_count))
 
     return wrapper

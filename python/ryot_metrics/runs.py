@@ -11,7 +11,7 @@ from typing import Any
 from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.client.calls import Call, relaying, relaying_async
 from ryot_metrics.tracking import Current, Scope, current, finish
-from ryot_metrics.usage import PLAIN, called, tokens_of_item, usage_of
+from ryot_metrics.usage import PLAIN, called, field, tokens_of_item, usage_of
 
 
 class Run(Call):
@@ -148,12 +148,9 @@ class GeneratorRun(Run):
 
 def followed(result: Any, run: Run) -> Any:
     """What a function returned, ending the run when that ends."""
-    if inspect.isgenerator(result):
-        run.streams()
-        return relaying(lambda: result, lambda *_: run.of_generator())()
-    if inspect.isasyncgen(result):
-        run.streams()
-        return relaying_async(lambda: result, lambda *_: run)()
+    stream = streamed(result, run)
+    if stream is not None:
+        return stream
     if hasattr(type(result), "add_done_callback"):  # a future or task of any library
         result.add_done_callback(lambda future: _done(future, run))
         return result
@@ -161,6 +158,30 @@ def followed(result: Any, run: Run) -> Any:
         return _awaited(result, run)
     run.returned(result)
     return result
+
+
+def awaited(result: Any, run: Run) -> Any:
+    """What a coroutine returned, ending the run now, or when that ends if it is a stream."""
+    stream = streamed(result, run)
+    if stream is None:
+        run.returned(result)
+    return result if stream is None else stream
+
+
+def streamed(result: Any, run: Run) -> Any:
+    """A result that is a stream, ending the run when that ends; None if it is no stream."""
+    if inspect.isgenerator(result):
+        run.streams()
+        return relaying(lambda: result, lambda *_: run.of_generator())()
+    if inspect.isasyncgen(result):
+        run.streams()
+        return relaying_async(lambda: result, lambda *_: run)()
+    # The streams of OpenAI's, Anthropic's and similar clients keep their class, and read from this.
+    inner = (field(result, "__dict__") or {}).get("_iterator")
+    if inspect.isgenerator(inner) or inspect.isasyncgen(inner):
+        result._iterator = streamed(inner, run)
+        return result
+    return None
 
 
 async def _awaited(result: Awaitable[Any], run: Run) -> Any:

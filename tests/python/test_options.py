@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import logging
 from decimal import Decimal
 from types import SimpleNamespace
@@ -201,6 +202,66 @@ def test_numbers_of_any_library_are_numbers(metrics):
     assert value(metrics, "ryot_tokens_generated_total", token_type="prompt") == 3
     assert value(metrics, "ryot_tokens_generated_total", token_type="completion") == 5
     assert value(metrics, "ryot_inference_latency_seconds_count", batch_size="2-4") == 1
+
+
+class Chunks:
+    """As the streams of OpenAI's client: an iterator that reads from a generator of its own."""
+
+    def __init__(self):
+        self._iterator = (SimpleNamespace(choices=[{"delta": {"content": it}}]) for it in "abc")
+
+    def __iter__(self):
+        yield from self._iterator
+
+
+class AsyncChunks:
+    def __init__(self):
+        self._iterator = async_words()
+
+    async def __aiter__(self):
+        async for item in self._iterator:
+            yield item
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_a_client_s_stream_is_followed_to_its_end(metrics, asynchronous, taken):
+    """It stays what it is; its items are tokens; one that is dropped early is cancelled."""
+
+    @track(model="m")
+    def ask():
+        return Chunks()
+
+    @track(model="m")
+    async def ask_async():
+        return AsyncChunks()
+
+    async def take():
+        stream = await ask_async()
+        assert isinstance(stream, AsyncChunks)
+        assert value(metrics, "ryot_active_inference_requests", request_type="streaming") == 1
+        items = aiter(stream)
+        for _ in range(taken):
+            await anext(items)
+        await (anext(items, None) if taken == 3 else items.aclose())
+
+    if asynchronous:
+        asyncio.run(take())
+    else:
+        stream = ask()
+        assert isinstance(stream, Chunks)
+        items = iter(stream)
+        for _ in range(taken):
+            next(items)
+        if taken == 3:
+            next(items, None)
+        del items, stream
+    gc.collect()
+    status = "success" if taken == 3 else "cancelled"
+    assert value(metrics, "ryot_inference_requests_total", status=status) == 1
+    assert value(metrics, "ryot_inference_requests_total") == 1
+    assert value(metrics, "ryot_tokens_generated_total") == taken
+    assert value(metrics, "ryot_ttft_latency_seconds_count") == (taken > 0)
 
 
 def test_methods_of_every_kind_are_measured(metrics):
