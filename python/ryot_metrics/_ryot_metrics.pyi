@@ -9,6 +9,7 @@ from ryot_metrics.client.timing import ExceptionCounter, InprogressTracker, Time
 
 __all__ = [
     "DEBUG_BUILD",
+    "PROFILES",
     "REGISTRY",
     "CollectorRegistry",
     "Counter",
@@ -55,7 +56,6 @@ __all__ = [
     "record_startup_phase",
     "set_model_dtype",
     "set_prices",
-    "stop_watching_gpus",
     "system_info",
     "update_cache_metrics",
     "update_gpu_memory",
@@ -71,6 +71,7 @@ __all__ = [
 
 __version__: Final[str]
 DEBUG_BUILD: Final[bool]
+PROFILES: Final[tuple[str, ...]]
 REGISTRY: Final[CollectorRegistry]
 system_info: Final[Info]
 model_info: Final[Info]
@@ -316,8 +317,7 @@ class NativeServer:
 
 def choose_coding(accept_encoding: str, offered: Sequence[str]) -> str | None: ...
 def compress(body: bytes, coding: str) -> bytes: ...
-def watch_gpus(models: Mapping[str | None, str], interval: float, library: str | None) -> None: ...
-def stop_watching_gpus() -> None: ...
+def watch_gpus(models: Mapping[str | None, str], library: str | None) -> None: ...
 
 # --- settings
 
@@ -327,8 +327,12 @@ def apply_settings(
     disabled: Sequence[str],
     sampling: Sequence[tuple[str, int]],
     buckets: Sequence[tuple[str, float | Sequence[float]]],
+    windows: Sequence[str],
+    operation_name: str,
     labels: Sequence[tuple[str, str]],
     series_limit: int,
+    gpu: bool,
+    gpu_interval: float,
 ) -> None: ...
 
 # --- requests

@@ -7,12 +7,13 @@ which came from where. Must not import more than the standard library.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ryot_metrics import _ryot_metrics, catalogue
+from ryot_metrics._variables import PARSERS, variable, written
 
 __all__ = ["Settings", "configure", "settings"]
 
@@ -36,9 +37,16 @@ class Settings:
         buckets: Upper bounds of histograms that should differ from the catalogue's; or `"native"`
             for a native histogram, or the factor by which its buckets grow. Views and the other
             profiles keep their own. They are fixed by a family's first observation.
+        windows: The windows of `ryot_tokens_per_second`, 1 to 8 of them, each a multiple of 5 s up
+            to an hour: `30s`, `5m`, `1h`. Tokens are kept for the longest, a quarter of an
+            hour at least; a longer one is refused once tokens were counted that are not kept.
+        operation_name: `gen_ai_operation_name` in the profile `otel`, such as `chat` or
+            `text_completion`; 1 to 64 characters.
         labels: Labels of every sample of the default registry.
         series_limit: The most series of one family; past it, new label sets are counted under
             `model="__overflow__"`.
+        gpu: Whether GPUs are read, by a native thread that starts with the first page.
+        gpu_interval: Seconds between two readings of GPUs, above 0 and 3600 at most.
         sources: Where each setting came from: `default`, `environment` or `configure`.
     """
 
@@ -47,17 +55,21 @@ class Settings:
     disabled: Sequence[str] = ()
     sampling: Mapping[str, int] = field(default_factory=dict)
     buckets: Mapping[str, Sequence[float] | float | str] = field(default_factory=dict)
+    windows: Sequence[str] = ("1m", "5m", "15m")
+    operation_name: str = "inference"
     labels: Mapping[str, str] = field(default_factory=dict)
     series_limit: int = 10_000
+    gpu: bool = True
+    gpu_interval: float = 5.0
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
         """Each setting's name, value, default, environment variable, and where it came from."""
         rows = []
-        for name in _PARSERS:
+        for name in PARSERS:
             value, default = getattr(self, name), getattr(_DEFAULTS, name)
             source = self.sources.get(name, "default")
-            rows.append((name, _written(value), _written(default), variable(name), source))
+            rows.append((name, written(value), written(default), variable(name), source))
         return rows
 
     def _apply(self) -> None:
@@ -67,8 +79,12 @@ class Settings:
             _expanded(self.disabled),
             list(self.sampling.items()),
             [(name, _buckets(value)) for name, value in self.buckets.items()],
+            self.windows,
+            self.operation_name,
             [(str(name), str(value)) for name, value in self.labels.items()],
             self.series_limit,
+            self.gpu,
+            self.gpu_interval,
         )
 
 
@@ -115,8 +131,8 @@ def configure(**changes: Any) -> Settings:
 def _change(changes: Mapping[str, Any], source: str) -> Settings:
     global _current
     for name in changes:
-        if name not in _PARSERS:
-            known = ", ".join(_PARSERS)
+        if name not in PARSERS:
+            known = ", ".join(PARSERS)
             raise TypeError(f"there is no setting {name!r}; there are {known}")
     values = {k: getattr(_DEFAULTS, k) if v is None else v for k, v in changes.items()}
     sources = {k: "default" if v is None else source for k, v in changes.items()}
@@ -150,70 +166,9 @@ def _buckets(value: Sequence[float] | float | str) -> Sequence[float] | float:
     return value
 
 
-def variable(name: str) -> str:
-    """The environment variable of a setting.
-
-    Example:
-        >>> variable("series_limit")
-        'RYOT_METRICS_SERIES_LIMIT'
-    """
-    return f"RYOT_METRICS_{name.upper()}"
-
-
-def _bool(text: str) -> bool:
-    words = {"1": True, "true": True, "on": True, "yes": True}
-    words |= {"0": False, "false": False, "off": False, "no": False}
-    if text.lower() not in words:
-        raise ValueError(f"it must be one of {', '.join(words)}")
-    return words[text.lower()]
-
-
-def _list(text: str, separator: str = ",") -> list[str]:
-    return [part.strip() for part in text.split(separator) if part.strip()]
-
-
-def _pairs(text: str, separator: str = ",") -> dict[str, str]:
-    pairs = {}
-    for part in _list(text, separator):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"{part!r} has no '='")
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
-def _bounds(text: str) -> list[float] | str:
-    return text if text == "native" else [float(bound) for bound in text.split()]
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "profile": str,
-    "views": _bool,
-    "disabled": _list,
-    "sampling": lambda text: {name: int(every) for name, every in _pairs(text).items()},
-    "buckets": lambda text: {name: _bounds(value) for name, value in _pairs(text, ";").items()},
-    "labels": _pairs,
-    "series_limit": int,
-}
-
-
-def _written(value: Any) -> str:
-    """A value as its environment variable writes it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, Mapping):
-        bounds = any(not isinstance(it, (str, int)) for it in value.values())
-        pairs = (f"{name}={_written(it)}" for name, it in value.items())
-        return (";" if bounds else ",").join(pairs)
-    if isinstance(value, (list, tuple)):
-        numbers = all(isinstance(it, (int, float)) for it in value)
-        return " ".join(f"{it:g}" for it in value) if numbers else ",".join(value)
-    return str(value)
-
-
 def _read_environment() -> None:
     """Takes the variables over; a malformed one is logged and its default kept."""
-    for name, parse in _PARSERS.items():
+    for name, parse in PARSERS.items():
         text = os.environ.get(variable(name), "").strip()
         if not text:
             continue
@@ -222,7 +177,7 @@ def _read_environment() -> None:
         except (ValueError, TypeError, OverflowError) as error:
             import logging
 
-            kept = _written(getattr(_DEFAULTS, name)) or "none"
+            kept = written(getattr(_DEFAULTS, name)) or "none"
             message = "%s is %r and is ignored, the default (%s) is kept: %s"
             logging.getLogger("ryot_metrics").warning(message, variable(name), text, kept, error)
 

@@ -5,7 +5,8 @@ driver, the memory of the devices that llama.cpp computes on (Metal, Vulkan). It
 first page, so there is nothing to call: the functions here choose. Without any device, the
 families are absent, and the reason is logged once at level DEBUG.
 
-Set `RYOT_METRICS_GPU=0` in the environment to have no such thread.
+Set `RYOT_METRICS_GPU=0` in the environment to have no such thread; this, and the interval, are
+settings of `ryot_metrics.configure`, which the functions here change.
 """
 
 from __future__ import annotations
@@ -14,17 +15,15 @@ import os
 from collections.abc import Mapping
 
 from ryot_metrics import _ryot_metrics
+from ryot_metrics.config import configure
 
-__all__ = ["DEFAULT_INTERVAL", "stop_watching_gpus", "watch_gpus"]
-
-DEFAULT_INTERVAL = 5.0
-"""Seconds between two readings."""
+__all__ = ["stop_watching_gpus", "watch_gpus"]
 
 
 def watch_gpus(
     models: str | Mapping[int | str, str] | None = None,
     *,
-    interval: float = DEFAULT_INTERVAL,
+    interval: float | None = None,
     library: str | os.PathLike[str] | None = None,
 ) -> None:
     """Says which model runs on which GPU, and how often they are read; reads them at once.
@@ -32,7 +31,8 @@ def watch_gpus(
     Args:
         models: The label `model` of all devices, or of each by its number. Devices without one
             have no such label. The model of an `Engine` with layers on the GPU is known anyway.
-        interval: Seconds between two readings, above 0 and 3600 at most.
+        interval: Seconds between two readings, above 0 and 3600 at most; None: as the setting
+            `gpu_interval` has it, which is 5 by default.
         library: The path of NVML, where the loader does not find it.
 
     Raises:
@@ -47,10 +47,11 @@ def watch_gpus(
         named: dict[str | None, str] = {None: models}
     else:
         named = {str(device): model for device, model in (models or {}).items()}
+    configure(gpu=True) if interval is None else configure(gpu=True, gpu_interval=interval)
     path = None if library is None else os.fspath(library)
-    _ryot_metrics.watch_gpus(named, interval, path)
+    _ryot_metrics.watch_gpus(named, path)
 
 
 def stop_watching_gpus() -> None:
     """Reads no more; what was read leaves the page. `watch_gpus` begins again."""
-    _ryot_metrics.stop_watching_gpus()
+    configure(gpu=False)

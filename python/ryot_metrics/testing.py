@@ -1,5 +1,8 @@
 """Metrics in tests: an isolated catalogue, a clock to move by hand, and assertions.
 
+The test's catalogue has the settings of `ryot_metrics.configure`, but for sampling, which would
+leave observations out, and for the profile: assertions are about the catalogue's own names.
+
 With pytest, the fixture `ryot_metrics` (of the plugin that this package installs) gives a
 `Metrics`; elsewhere `isolated` does. Meanwhile all requests of the process, whatever its threads
 and tasks, record into the catalogue of the test. This module must not need pytest.

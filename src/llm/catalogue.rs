@@ -140,7 +140,7 @@ catalogue! {
         "Completion tokens of a successful request over its latency.";
     TokensPerSecond: "ryot_tokens_per_second", Shape::Computed,
         ["model", "time_window", "batch_size"],
-        "Completion tokens per second over the last 1, 5 and 15 minutes.";
+        "Completion tokens per second over rolling windows; by default 1, 5 and 15 minutes.";
     TokensPerMinute: "ryot_average_tokens_per_minute", Shape::Computed,
         ["model"],
         "Completion tokens per minute over the last 5 minutes.";

@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::RwLock;
+
 use super::catalogue::{Name, Shape};
 use super::families::Families;
-use super::rates::{FIVE_MINUTES, MINUTE, Rates, WINDOWS};
+use super::rates::{FIVE_MINUTES, MINUTE, Rates};
 use crate::clock::Clock;
 use crate::metrics::{Desc, LabelSet, Sink, Value};
 
@@ -24,6 +26,8 @@ pub(super) struct Computed {
     pub(super) families: Arc<Families>,
     pub(super) rates: Arc<Rates>,
     pub(super) clock: Arc<dyn Clock>,
+    /// What requests do, in OpenTelemetry's words.
+    pub(super) operation: RwLock<Box<str>>,
     /// Nanoseconds that the last page took; 0 before the first.
     pub(super) page_nanos: Arc<AtomicU64>,
 }
@@ -71,9 +75,9 @@ impl Computed {
     fn tokens_per_second(&self) -> Samples {
         let now = self.clock.now();
         let mut samples = self.reported_rates();
-        for window in WINDOWS {
-            samples.extend(self.rates.over(window, now).into_iter().map(|rate| {
-                let labels = labels(&[&rate.model, window.name, rate.batch_size]);
+        for window in self.rates.windows() {
+            samples.extend(self.rates.over(window.slots, now).into_iter().map(|rate| {
+                let labels = labels(&[&rate.model, &window.name, rate.batch_size]);
                 (labels, rate.tokens_per_second)
             }));
         }

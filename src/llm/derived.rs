@@ -71,6 +71,8 @@ pub enum Label {
     Of(&'static str),
     /// Always the same.
     Fixed(&'static str),
+    /// [`Settings::operation_name`](super::Settings).
+    Operation,
     /// A stored label's value in other words.
     Said(&'static str, fn(&str) -> &'static str),
 }
@@ -109,10 +111,11 @@ impl Derived {
     }
 
     fn sums(&self) -> IndexMap<Vec<Box<str>>, Sums> {
+        let operation = self.computed.operation.read().clone();
         let mut groups = IndexMap::new();
         for term in self.row.terms {
             let Some(family) = self.computed.families.slot(term.of).shown() else { continue };
-            let reader = Reader::new(term, family.desc());
+            let reader = Reader::new(term, family.desc(), &operation);
             for series in family.all() {
                 if let Some(values) = reader.values(&series) {
                     self.add(term, family, &series, groups.entry(values).or_default());
@@ -173,20 +176,21 @@ impl Source for Derived {
 struct Reader<'a> {
     labels: Vec<(&'a Label, usize)>,
     only: Option<(usize, &'static str)>,
+    operation: &'a str,
 }
 
 impl<'a> Reader<'a> {
-    fn new(term: &'a Term, stored: &Desc) -> Self {
+    fn new(term: &'a Term, stored: &Desc, operation: &'a str) -> Self {
         let index = |label: &str| {
             let place = stored.label_names.iter().position(|name| **name == *label);
             place.expect("a term names labels of its family")
         };
         let labels = term.labels.iter().map(|label| match label {
             Label::Of(name) | Label::Said(name, _) => (label, index(name)),
-            Label::Fixed(_) => (label, 0),
+            Label::Fixed(_) | Label::Operation => (label, 0),
         });
         let only = term.only.map(|(name, value)| (index(name), value));
-        Self { labels: labels.collect(), only }
+        Self { labels: labels.collect(), only, operation }
     }
 
     /// The label values; None if the series is not part of the term.
@@ -198,6 +202,7 @@ impl<'a> Reader<'a> {
         let read = |(label, index): &(&Label, usize)| match label {
             Label::Of(_) => stored[*index].clone(),
             Label::Fixed(value) => (*value).into(),
+            Label::Operation => self.operation.into(),
             Label::Said(_, say) => say(&stored[*index]).into(),
         };
         Some(self.labels.iter().map(read).collect())

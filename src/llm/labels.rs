@@ -2,12 +2,14 @@
 //! free; a raw number is a [class](super::classes) before it is a label.
 
 use super::classes::BATCH_SIZES;
+use super::windows::DEFAULT_WINDOWS;
 use crate::error::ErrorKind;
 
 /// The types that a model may compute in; the first is unknown.
 pub(super) const DTYPES: [&str; 5] = ["", "float32", "float16", "int8", "bfloat16"];
 
-/// Each label of a closed set with the values that it may have beside the empty one.
+/// Each label of a closed set with the values that it may have beside the empty one; those of
+/// `time_window` are a setting.
 pub const LABEL_VALUES: &[(&str, &[&str])] = &[
     ("memory_type", &["model_weights", "kv_cache", "activations", "peak", "used"]),
     ("kernel_type", &["matmul", "attention", "other", "all"]),
@@ -25,7 +27,7 @@ pub const LABEL_VALUES: &[(&str, &[&str])] = &[
     ("generation_mode", &["standard", "streaming", "batch"]),
     ("token_type", &["prompt", "completion"]),
     ("cost_model", &["fixed_rate", "tiered", "dynamic"]),
-    ("time_window", &["1m", "5m", "15m"]),
+    ("time_window", &DEFAULT_WINDOWS),
     ("prompt_size", &["tiny", "small", "medium", "large", "xlarge"]),
     ("batch_size", BATCH_SIZES.split_at(1).1),
     ("dtype", DTYPES.split_at(1).1),

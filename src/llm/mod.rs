@@ -21,6 +21,7 @@ mod reuse;
 mod scope;
 mod settings;
 mod view;
+mod windows;
 
 pub use catalogue::{CATALOGUE, Name, Row, Shape};
 pub use classes::{batch_size_class, context_length_class, prompt_size_class};
@@ -31,5 +32,8 @@ pub use listen::EngineObserver;
 pub use profile::{PROFILES, Profile, RYOT};
 pub use recorder::Recorder;
 pub use request::{End, Request, Severity, Start, Status};
-pub use settings::{BUCKETS_LIMIT, Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
+pub use settings::{
+    BUCKETS_LIMIT, Buckets, OPERATION_NAME_LIMIT, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings,
+};
 pub use view::VIEWS;
+pub use windows::{DEFAULT_WINDOWS, WINDOW_LIMIT, WINDOWS_LIMIT};

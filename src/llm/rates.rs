@@ -1,9 +1,9 @@
 //! Tokens over time: how many per second in the last minutes, by model and class of batch.
 //!
 //! Who counts a token says when; it goes into a slot of five seconds, so that counting is one
-//! atomic step and the history of a quarter of an hour has a fixed size. A page sums the slots of
-//! its window: the rate is of the time that these slots cover, and of no time before the recorder
-//! was made. Time is an argument. Must not know: names of families, series.
+//! atomic step and the history has the size of the longest window. A page sums the slots of a
+//! window: the rate is of the time that these slots cover, and of no time before the recorder was
+//! made. Time is an argument. Must not know: names of families, series.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,38 +13,43 @@ use parking_lot::RwLock;
 
 use super::classes::{BATCH_SIZES, batch_size_index};
 use super::labels::DTYPES;
+use super::windows::Window;
 use crate::clock::{Nanos, seconds_between};
+use crate::error::{Error, Result};
 use crate::metrics::SERIES_LIMIT;
 
-/// A window's length in slots, and its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) name: &'static str,
-    slots: u64,
-}
+pub(super) const SLOT_SECONDS: u64 = 5;
+const SLOT: Nanos = SLOT_SECONDS * 1_000_000_000;
 
-pub(super) const MINUTE: Window = Window { name: "1m", slots: 12 };
-pub(super) const FIVE_MINUTES: Window = Window { name: "5m", slots: 60 };
-pub(super) const WINDOWS: [Window; 3] = [MINUTE, FIVE_MINUTES, Window { name: "15m", slots: 180 }];
+/// Lengths in slots that families have by their definition.
+pub(super) const MINUTE: usize = 12;
+pub(super) const FIVE_MINUTES: usize = 60;
+/// A quarter of an hour is always kept, so that the default windows can be chosen at any time.
+const SLOTS_AT_LEAST: usize = 180;
 
-const SLOT: Nanos = 5_000_000_000;
-const SLOTS: usize = 180;
 /// A slot holds the number of its five seconds above this many bits, and its tokens in them.
 const TOKEN_BITS: u32 = 40;
 const TOKENS: u64 = (1 << TOKEN_BITS) - 1;
 
-/// The slots of a quarter of an hour.
+/// The slots of the longest window.
 #[derive(Debug)]
-struct Ring([AtomicU64; SLOTS]);
+struct Ring(Box<[AtomicU64]>);
 
 impl Ring {
+    fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn slot(&self, epoch: u64) -> &AtomicU64 {
+        &self.0[epoch as usize % self.0.len()]
+    }
+
     fn add(&self, at: Nanos, tokens: u64) {
         let epoch = at / SLOT;
-        let slot = &self.0[epoch as usize % SLOTS];
-        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+        let _ = self.slot(epoch).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
             let count = match old >> TOKEN_BITS {
                 same if same == epoch => old & TOKENS,
-                later if later > epoch => return None, // a quarter of an hour late
+                later if later > epoch => return None, // later than the longest window
                 _ => 0,
             };
             Some(epoch << TOKEN_BITS | (count + tokens).min(TOKENS))
@@ -52,11 +57,11 @@ impl Ring {
     }
 
     /// Tokens of the last `slots` slots up to that of `now`.
-    fn sum(&self, now: Nanos, slots: u64) -> u64 {
+    fn sum(&self, now: Nanos, slots: usize) -> u64 {
         let last = now / SLOT;
-        let first = (last + 1).saturating_sub(slots);
+        let first = (last + 1).saturating_sub(slots as u64);
         let of = |epoch: u64| {
-            let slot = self.0[epoch as usize % SLOTS].load(Ordering::Relaxed);
+            let slot = self.slot(epoch).load(Ordering::Relaxed);
             if slot >> TOKEN_BITS == epoch { slot & TOKENS } else { 0 }
         };
         (first..=last).map(of).sum()
@@ -66,16 +71,18 @@ impl Ring {
 /// The tokens of one model.
 #[derive(Debug, Default)]
 pub(super) struct ModelRates {
-    rings: [OnceLock<Box<Ring>>; BATCH_SIZES.len()],
+    rings: [OnceLock<Ring>; BATCH_SIZES.len()],
     /// Where the type that the model computes in stands among [`DTYPES`].
     dtype: AtomicUsize,
+    /// The length of a ring that is made now.
+    slots: Arc<AtomicUsize>,
 }
 
 impl ModelRates {
     /// Counts tokens that were produced in a batch of so many sequences, 0 if unknown.
     pub(super) fn add(&self, at: Nanos, batch_size: usize, tokens: u64) {
         let ring = &self.rings[batch_size_index(batch_size)];
-        let empty = || Box::new(Ring(std::array::from_fn(|_| AtomicU64::new(0))));
+        let empty = || Ring::new(self.slots.load(Ordering::Relaxed));
         ring.get_or_init(empty).add(at, tokens);
     }
 
@@ -101,13 +108,51 @@ pub(super) struct Rate {
 pub(super) struct Rates {
     began: Nanos,
     limit: AtomicUsize,
+    windows: RwLock<Vec<Window>>,
+    /// The length of the longest window.
+    slots: Arc<AtomicUsize>,
     models: RwLock<IndexMap<Arc<str>, Arc<ModelRates>>>,
 }
 
 impl Rates {
     /// Nothing was counted before `began`.
     pub(super) fn new(began: Nanos) -> Self {
-        Self { began, limit: SERIES_LIMIT.into(), models: RwLock::default() }
+        Self {
+            began,
+            limit: SERIES_LIMIT.into(),
+            windows: RwLock::default(),
+            slots: Arc::new(SLOTS_AT_LEAST.into()),
+            models: RwLock::default(),
+        }
+    }
+
+    /// Whether what is kept reaches back over these windows.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if tokens were counted already, and kept for less.
+    pub(super) fn check_windows(&self, windows: &[Window]) -> Result<()> {
+        let models = self.models.read();
+        let rings = models.values().flat_map(|rates| &rates.rings).filter_map(OnceLock::get);
+        let Some(kept) = rings.map(|ring| ring.0.len()).min() else { return Ok(()) };
+        windows.iter().find(|window| window.slots > kept).map_or(Ok(()), |window| {
+            let (name, kept) = (&window.name, kept as u64 * SLOT_SECONDS);
+            let text = format!(
+                "windows has {name:?}, but tokens were counted already and are kept for {kept}s; \
+                 configure longer windows before the first token"
+            );
+            Err(Error::InvalidArgument(text))
+        })
+    }
+
+    /// Shows the rates over these windows, and keeps tokens as long as the longest needs.
+    pub(super) fn set_windows(&self, windows: Vec<Window>) {
+        let longest = windows.iter().map(|window| window.slots).max().unwrap_or_default();
+        self.slots.store(longest.max(SLOTS_AT_LEAST), Ordering::Relaxed);
+        *self.windows.write() = windows;
+    }
+
+    pub(super) fn windows(&self) -> Vec<Window> {
+        self.windows.read().clone()
     }
 
     /// Past so many models, new ones are counted together.
@@ -123,7 +168,9 @@ impl Rates {
         let mut models = self.models.write();
         let full =
             models.len() >= self.limit.load(Ordering::Relaxed) && !models.contains_key(model);
-        models.entry(if full { "__overflow__" } else { model }.into()).or_default().clone()
+        let slots = || ModelRates { slots: self.slots.clone(), ..ModelRates::default() };
+        let name = if full { "__overflow__" } else { model };
+        models.entry(name.into()).or_insert_with(|| Arc::new(slots())).clone()
     }
 
     /// Whether a token of this model was ever counted.
@@ -132,9 +179,9 @@ impl Rates {
         models.get(model).is_some_and(|rates| rates.rings.iter().any(|ring| ring.get().is_some()))
     }
 
-    /// The rates over a window, of each model and class of batch that had a token.
-    pub(super) fn over(&self, window: Window, now: Nanos) -> Vec<Rate> {
-        let start = (now / SLOT + 1).saturating_sub(window.slots) * SLOT;
+    /// The rates over a window of so many slots, of each model and class of batch that had a token.
+    pub(super) fn over(&self, slots: usize, now: Nanos) -> Vec<Rate> {
+        let start = (now / SLOT + 1).saturating_sub(slots as u64) * SLOT;
         // In the first second after the start, a rate would be anything.
         let seconds = seconds_between(start.max(self.began), now).max(1.0);
         let models = self.models.read();
@@ -146,7 +193,7 @@ impl Rates {
             .map(|(model, batch_size, ring)| Rate {
                 model: model.clone(),
                 batch_size,
-                tokens_per_second: ring.sum(now, window.slots) as f64 / seconds,
+                tokens_per_second: ring.sum(now, slots) as f64 / seconds,
             })
             .collect()
     }
@@ -155,17 +202,27 @@ impl Rates {
 #[cfg(test)]
 #[allow(clippy::float_cmp)] // whole numbers
 mod tests {
+    use super::super::windows::{DEFAULT_WINDOWS, parse_windows};
     use super::*;
 
     const SECOND: Nanos = 1_000_000_000;
 
-    fn rate(rates: &Rates, window: Window, now: Nanos) -> f64 {
-        rates.over(window, now).iter().map(|rate| rate.tokens_per_second).sum()
+    fn rate(rates: &Rates, slots: usize, now: Nanos) -> f64 {
+        rates.over(slots, now).iter().map(|rate| rate.tokens_per_second).sum()
+    }
+
+    /// 1, 5 and 15 minutes.
+    const WINDOWS: [usize; 3] = [MINUTE, FIVE_MINUTES, SLOTS_AT_LEAST];
+
+    fn with_windows(names: &[&str]) -> Rates {
+        let rates = Rates::new(0);
+        rates.set_windows(parse_windows(names).unwrap());
+        rates
     }
 
     #[test]
     fn a_window_forgets_what_lies_before_it() {
-        let rates = Rates::new(0);
+        let rates = with_windows(&DEFAULT_WINDOWS);
         let model = rates.of("m");
         for second in 0..600 {
             model.add(second * SECOND, 1, 20);
@@ -201,8 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn history_is_as_long_as_the_longest_window_and_grows_before_the_first_token_only() {
+        let rates = with_windows(&["30s", "1h"]);
+        rates.of("m").add(0, 1, 720);
+        let hour = rates.windows()[1].slots;
+        assert!((rate(&rates, hour, 3_590 * SECOND) * 3_590.0 - 720.0).abs() < 1e-6);
+        assert_eq!(rate(&rates, hour, 3_600 * SECOND), 0.0);
+        assert!(rates.check_windows(&parse_windows(&["1h", "1m"]).unwrap()).is_ok());
+
+        let rates = with_windows(&["30s"]);
+        let longer = parse_windows(&["20m"]).unwrap();
+        assert!(rates.check_windows(&longer).is_ok());
+        rates.of("m").add(0, 1, 1);
+        let error = rates.check_windows(&longer).unwrap_err().to_string();
+        assert!(error.contains("\"20m\"") && error.contains("900s"), "{error}");
+    }
+
+    #[test]
     fn a_slot_is_used_again_and_late_tokens_are_not_counted() {
-        let rates = Rates::new(0);
+        let rates = with_windows(&DEFAULT_WINDOWS);
         let model = rates.of("m");
         model.add(SECOND, 0, 5);
         model.add(901 * SECOND, 0, 7);

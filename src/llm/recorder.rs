@@ -36,6 +36,7 @@ pub struct Recorder {
     pub(super) profiles: Vec<Arc<Derived>>,
     /// As they were applied last.
     pub(super) settings: Mutex<Settings>,
+    pub(super) computed: Arc<Computed>,
     clock: Arc<dyn Clock>,
     scopes: RwLock<IndexMap<ScopeKey, Arc<Scope>, ahash::RandomState>>,
     pub(super) costs: Costs,
@@ -60,6 +61,7 @@ impl Recorder {
             families: families.clone(),
             rates: rates.clone(),
             clock: clock.clone(),
+            operation: RwLock::default(),
             page_nanos: registry.page_nanos(),
         });
         registry.register_in(RYOT, Arc::new(Stored::new(computed.clone())))?;
@@ -79,6 +81,7 @@ impl Recorder {
             views,
             profiles,
             settings: Mutex::default(),
+            computed,
             clock,
             costs: Costs::default(),
             devices: Devices::default(),
@@ -100,6 +103,11 @@ impl Recorder {
     /// The clock that all times are read from.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// The settings as they were applied last.
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().clone()
     }
 
     /// Opens a request: it is active from now on, until it is finished or dropped.

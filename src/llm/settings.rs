@@ -6,11 +6,14 @@ use super::families::{Plan, check_bounds};
 use super::profile::{PROFILES, RYOT};
 use super::recorder::Recorder;
 use super::view::VIEWS;
+use super::windows::{DEFAULT_WINDOWS, parse_windows};
 use crate::error::{Error, Result};
 use crate::metrics::{NativeOptions, Pairs, Registry, SERIES_LIMIT};
 
 /// The most buckets that a family may be given.
 pub const BUCKETS_LIMIT: usize = 200;
+/// The most characters that the name of an operation may have.
+pub const OPERATION_NAME_LIMIT: usize = 64;
 /// The rarest sampling.
 pub const SAMPLING_LIMIT: u64 = 1_000_000;
 /// The most series that a family may be allowed.
@@ -39,6 +42,10 @@ pub struct Settings {
     pub sampling: Vec<(String, u64)>,
     /// Histograms with other buckets than the catalogue's. Default none.
     pub buckets: Vec<(String, Buckets)>,
+    /// The windows of `ryot_tokens_per_second`; default [`DEFAULT_WINDOWS`].
+    pub windows: Vec<String>,
+    /// `gen_ai_operation_name` in the profile `otel`; default `inference`.
+    pub operation_name: String,
     /// Labels of every sample of the registry. Default none.
     pub labels: Pairs,
     /// The most series of one family; default [`SERIES_LIMIT`]. Past it, new label sets are
@@ -54,6 +61,8 @@ impl Default for Settings {
             disabled: Vec::new(),
             sampling: Vec::new(),
             buckets: Vec::new(),
+            windows: DEFAULT_WINDOWS.map(str::to_owned).to_vec(),
+            operation_name: "inference".to_owned(),
             labels: Vec::new(),
             series_limit: SERIES_LIMIT,
         }
@@ -76,6 +85,9 @@ impl Settings {
     pub fn apply(&self, recorder: &Recorder, registry: &Registry) -> Result<()> {
         let mut before = recorder.settings.lock();
         let wishes = self.wishes()?;
+        check_operation(&self.operation_name)?;
+        let windows = parse_windows(&self.windows)?;
+        recorder.rates.check_windows(&windows)?;
         registry.check_profile(&self.profile)?;
         for (name, wish) in Name::ALL.iter().zip(&wishes) {
             let slot = recorder.families.slot(*name);
@@ -97,6 +109,8 @@ impl Settings {
             slot.set_every(wish.every);
         }
         recorder.rates.set_limit(self.series_limit);
+        recorder.rates.set_windows(windows);
+        *recorder.computed.operation.write() = self.operation_name.as_str().into();
         let disabled = |name: &str| self.disabled.iter().any(|off| is_called(off, name));
         for view in &recorder.views {
             view.show(self.views && !disabled(view.name()));
@@ -141,6 +155,18 @@ fn too_late(name: Name) -> Error {
         "buckets of {name} cannot change after its first observation; configure them before it"
     );
     Error::InvalidArgument(text)
+}
+
+fn check_operation(name: &str) -> Result<()> {
+    let count = name.chars().count();
+    if (1..=OPERATION_NAME_LIMIT).contains(&count) {
+        return Ok(());
+    }
+    let text = format!(
+        "operation_name is {name:?}, of {count} characters; it must have 1 to \
+         {OPERATION_NAME_LIMIT}"
+    );
+    Err(Error::InvalidArgument(text))
 }
 
 fn unknown(setting: &str, text: &str) -> Error {

@@ -185,7 +185,7 @@ pub(super) fn record_queue_wait(model: Text, wait_seconds: Number) {
 /// It stands in `ryot_tokens_per_second{model}`, without a window, and in
 /// `ryot_average_tokens_per_minute`, as long as no token of the model is counted in this process.
 /// The first token that a decorator, a context or the engine counts takes it off the page for
-/// good: the rates over 1, 5 and 15 minutes are there instead.
+/// good: the rates over rolling windows are there instead.
 ///
 /// Args:
 ///     model: The label `model`.

@@ -92,7 +92,7 @@ pub(super) fn reinstate(recorder: &Arc<Recorder>) {
 /// The interpreter that has the module, as the address of its `sys`.
 static HOME: OnceLock<usize> = OnceLock::new();
 
-/// Makes this interpreter the one that has the module, and obeys the environment.
+/// Makes this interpreter the one that has the module.
 ///
 /// # Errors
 /// `ImportError` in any other: metrics are the process's, the objects behind them are not.
@@ -108,6 +108,5 @@ pub(super) fn claim(py: Python<'_>) -> PyResult<()> {
     if ["true", "1", "t"].contains(&&*disabled.to_lowercase()) {
         disable_created_metrics();
     }
-    gpu::obey_environment();
     Ok(())
 }

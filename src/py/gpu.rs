@@ -28,44 +28,46 @@ struct State {
 static STATE: Mutex<State> =
     Mutex::new(State { on: true, interval: INTERVAL, library: None, running: None });
 
-/// Reads the GPUs of this machine, with the settings of the last call; see `ryot_metrics.gpu`.
+/// An interval as a setting.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] outside of its limits.
+pub(super) fn checked_interval(seconds: f64) -> Result<Duration> {
+    if seconds > 0.0 && seconds <= LONGEST_INTERVAL {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    let text =
+        format!("gpu_interval is {seconds} s; it must be above 0, {LONGEST_INTERVAL} at most");
+    Err(Error::InvalidArgument(text))
+}
+
+/// Applies the settings. A sampler that is off ends, and what it said leaves the page; one that is
+/// to read at another interval ends too, and the next page starts it again.
+pub(super) fn configure(on: bool, interval: Duration) {
+    let mut state = STATE.lock();
+    if (state.on, state.interval) == (on, interval) {
+        return;
+    }
+    (state.on, state.interval, state.running) = (on, interval, None);
+    drop(state);
+    if !on {
+        globals::usual().gpus(&[]);
+    }
+}
+
+/// Reads the GPUs of this machine at once, if the settings have it so; see `ryot_metrics.gpu`.
 #[pyfunction]
-#[pyo3(signature = (models, interval, library))]
+#[pyo3(signature = (models, library))]
 pub(super) fn watch_gpus(
     models: HashMap<Option<String>, String>,
-    interval: f64,
     library: Option<OsString>,
 ) -> PyResult<()> {
-    if !(interval > 0.0 && interval <= LONGEST_INTERVAL) {
-        let text =
-            format!("interval is {interval} s; it must be above 0, {LONGEST_INTERVAL} at most");
-        return Err(Error::InvalidArgument(text).into());
-    }
     for (device, model) in models {
         globals::usual().attribute_gpu(device.as_deref(), &model);
     }
     let mut state = STATE.lock();
-    let interval = Duration::from_secs_f64(interval);
-    *state = State { on: true, interval, library, running: None };
+    (state.library, state.running) = (library, None);
     Ok(state.start()?)
-}
-
-/// Ends the sampler; what it said leaves the page.
-#[pyfunction]
-pub(super) fn stop_watching_gpus() {
-    let mut state = STATE.lock();
-    state.on = false;
-    state.running = None;
-    drop(state);
-    globals::usual().gpus(&[]);
-}
-
-/// Switches the sampler off if the environment says so.
-pub(super) fn obey_environment() {
-    let wish = std::env::var("RYOT_METRICS_GPU").unwrap_or_default();
-    if ["0", "false", "off", "no"].contains(&&*wish.to_lowercase()) {
-        STATE.lock().on = false;
-    }
 }
 
 impl State {

@@ -7,11 +7,13 @@ use pyo3::prelude::*;
 use super::globals;
 use super::registry::PyRegistry;
 use crate::clock::{Clock, ManualClock};
-use crate::llm::{Recorder, Settings};
+use crate::llm::{RYOT, Recorder, Settings};
 
 /// What requests are recorded into, and timed by, between `enter` and `leave`.
 ///
-/// `ryot_metrics.testing` makes one per test.
+/// `ryot_metrics.testing` makes one per test. It has the settings of the process as they are now,
+/// without sampling, since a test counts each observation, and with the catalogue's own names,
+/// whatever the default profile.
 ///
 /// Args:
 ///     registry: Gets the families of the catalogue.
@@ -30,7 +32,9 @@ impl PyIsolated {
     #[new]
     fn new(registry: &PyRegistry) -> PyResult<Self> {
         let clock = Arc::new(ManualClock::default());
-        let recorder = Recorder::new(registry.core(), clock.clone(), &Settings::default())?;
+        let usual = globals::usual().settings();
+        let settings = Settings { profile: RYOT.to_owned(), sampling: Vec::new(), ..usual };
+        let recorder = Recorder::new(registry.core(), clock.clone(), &settings)?;
         Ok(Self { recorder: Arc::new(recorder), clock })
     }
 

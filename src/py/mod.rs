@@ -24,10 +24,18 @@ mod values;
 
 use pyo3::prelude::*;
 
+use crate::llm::{PROFILES, RYOT};
+
+/// The names of all profiles, the catalogue's own first.
+fn profiles() -> Vec<&'static str> {
+    std::iter::once(RYOT).chain(PROFILES.iter().map(|profile| profile.name)).collect()
+}
+
 /// The native part of `ryot_metrics`.
 #[pymodule]
 mod _ryot_metrics {
     use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
 
     use crate::llm::Name;
 
@@ -48,7 +56,7 @@ mod _ryot_metrics {
         update_queue_metrics, update_token_throughput,
     };
     #[pymodule_export]
-    use super::gpu::{stop_watching_gpus, watch_gpus};
+    use super::gpu::watch_gpus;
     #[pymodule_export]
     use super::isolated::PyIsolated;
     #[pymodule_export]
@@ -69,6 +77,7 @@ mod _ryot_metrics {
         super::globals::claim(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
+        module.add("PROFILES", PyTuple::new(module.py(), super::profiles())?)?;
         module.add("REGISTRY", PyRegistry::global())?;
         super::fork::register(module)?;
         let recorder = super::globals::recorder();

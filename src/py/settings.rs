@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::globals;
+use super::{globals, gpu};
 use crate::error::{Error, Result};
 use crate::llm::{Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
 use crate::metrics::Pairs;
@@ -35,9 +35,14 @@ pub(super) fn apply_settings(
     disabled: Vec<String>,
     sampling: Vec<(String, i64)>,
     buckets: Vec<(String, AnyBuckets)>,
+    windows: Vec<String>,
+    operation_name: String,
     labels: Pairs,
     series_limit: i64,
+    gpu: bool,
+    gpu_interval: f64,
 ) -> PyResult<()> {
+    let gpu_interval = gpu::checked_interval(gpu_interval)?;
     let buckets = buckets.into_iter().map(|(name, buckets)| (name, buckets.into())).collect();
     let sampling = sampling.into_iter().map(|(name, every)| {
         let setting = format!("sampling of {name}");
@@ -45,8 +50,19 @@ pub(super) fn apply_settings(
     });
     let sampling = sampling.collect::<Result<_>>()?;
     let series_limit = at_least_1("series_limit", series_limit, SERIES_LIMIT_MAX as u64)? as usize;
-    let settings = Settings { profile, views, disabled, sampling, buckets, labels, series_limit };
-    Ok(globals::configure(&settings)?)
+    globals::configure(&Settings {
+        profile,
+        views,
+        disabled,
+        sampling,
+        buckets,
+        windows,
+        operation_name,
+        labels,
+        series_limit,
+    })?;
+    gpu::configure(gpu, gpu_interval);
+    Ok(())
 }
 
 /// A number that the core takes without a sign; how great it may be is the core's to say.

@@ -9,15 +9,15 @@ import pytest
 from ryot_metrics import InferenceContext, cli, client, configure
 from ryot_metrics.client import REGISTRY
 from ryot_metrics.config import Settings, settings
+from ryot_metrics.gpu import stop_watching_gpus, watch_gpus
+from ryot_metrics.testing import isolated
 
 
 @pytest.fixture(autouse=True)
 def defaults():
     """Afterwards, all settings are as they were, but for buckets of written families."""
     yield
-    configure(
-        profile=None, views=None, disabled=None, sampling=None, labels=None, series_limit=None
-    )
+    configure(**{name: None for name, *_ in settings().table() if name != "buckets"})
 
 
 def page(profile=None):
@@ -121,6 +121,51 @@ def test_sampling_records_every_nth_observation():
     assert value(f"{name}_count", model="sampled") == 105
 
 
+def test_windows_of_the_rates():
+    """Each window chosen has a gauge of its own, over its own time; the others are gone."""
+    configure(windows=["30s", "10m"])
+    with isolated() as metrics:
+        with InferenceContext("rolling") as context:
+            context.set_token_count(600)
+        metrics.clock.advance(seconds=20)
+        name, labels = "ryot_tokens_per_second", {"model": "rolling"}
+        samples = metrics.samples().samples[name]
+        assert {dict(key)["time_window"] for key in samples} == {"30s", "10m"}
+        metrics.assert_metric(name, {**labels, "time_window": "30s"}, value=30)
+        metrics.clock.advance(seconds=100)
+        metrics.assert_metric(name, {**labels, "time_window": "30s"}, value=0)
+        metrics.assert_metric(name, {**labels, "time_window": "10m"}, value=5)
+    with InferenceContext("rolling") as context:
+        context.add_tokens(1)
+    assert 'time_window="10m"' in page()
+    with pytest.raises(ValueError, match=r'windows has "1h", but .* kept for 900s; .* before'):
+        configure(windows=["1m", "1h"])
+
+
+def test_the_operation_of_opentelemetry():
+    """`gen_ai_operation_name` is the service's own word, on the page of `otel` alone."""
+    request("operating")
+    assert 'gen_ai_operation_name="inference"' in page("otel")
+    configure(operation_name="chat")
+    assert 'gen_ai_operation_name="inference"' not in page("otel")
+    labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="ryot",'
+    assert f'{labels}gen_ai_request_model="operating"' in page("otel")
+    assert "chat" not in page("vllm")
+
+
+def test_gpu_functions_change_the_settings():
+    """Whoever looks at the settings sees what `watch_gpus` and `stop_watching_gpus` chose."""
+    assert (settings().gpu, settings().gpu_interval) == (True, 5.0)
+    stop_watching_gpus()
+    assert settings().gpu is False
+    configure(gpu_interval=60)
+    watch_gpus()
+    assert (settings().gpu, settings().gpu_interval) == (True, 60)
+    watch_gpus(interval=7.5)
+    assert settings().gpu_interval == 7.5
+    assert settings().sources["gpu"] == "configure"
+
+
 def test_constant_labels():
     """They are on every sample of the registry, the user's own included, from now on."""
     mine = client.Gauge("config_test_depth", "Mine.")
@@ -207,6 +252,14 @@ def test_buckets_of_a_family(buckets, shown):
         ({"sampling": {"ryot_tokens_per_request": -1}}, "is -1; it must be 1 to 1000000"),
         ({"series_limit": -1}, "series_limit is -1; it must be 1 to 10000000"),
         ({"series_limit": 0}, "series_limit is 0; it must be 1 to 10000000"),
+        ({"windows": []}, "windows has 0 of them; it must have 1 to 8"),
+        ({"windows": ["7s"]}, 'windows has "7s"; each must be a multiple of 5s, .* 3600s at most'),
+        ({"windows": ["-5m"]}, 'windows has "-5m"; each'),
+        ({"windows": ["2h"]}, 'windows has "2h"; each'),
+        ({"windows": ["1m", "60s"]}, 'windows has "1m" and "60s": one length'),
+        ({"operation_name": ""}, 'operation_name is "", of 0 characters; it must have 1 to 64'),
+        ({"gpu_interval": 0}, "gpu_interval is 0 s; it must be above 0, 3600 at most"),
+        ({"gpu_interval": float("nan")}, "gpu_interval is NaN s"),
     ],
 )
 def test_a_bad_value_changes_nothing(changes, message):
@@ -217,6 +270,15 @@ def test_a_bad_value_changes_nothing(changes, message):
     assert settings() == before
     request("unchanged")
     assert "ryot_inference_ttft_seconds" in page()
+
+
+@pytest.mark.parametrize("changes", [{"windows": "1m"}, {"gpu": "yes"}, {"gpu_interval": "1"}])
+def test_a_wrong_type_changes_nothing(changes):
+    """A text is no list of windows, and no switch."""
+    before = settings()
+    with pytest.raises(TypeError):
+        configure(**changes)
+    assert settings() == before
 
 
 def test_an_unknown_setting_is_a_type_error():
@@ -231,8 +293,12 @@ ENVIRONMENT = {
     "RYOT_METRICS_DISABLED": "ryot_queue_depth,ryot_gpu_*",
     "RYOT_METRICS_SAMPLING": "ryot_batch_size_distribution=10",
     "RYOT_METRICS_BUCKETS": "ryot_ttft_latency_seconds=0.1 0.5;ryot_tokens_per_request=native",
+    "RYOT_METRICS_WINDOWS": "30s,1h",
+    "RYOT_METRICS_OPERATION_NAME": "chat",
     "RYOT_METRICS_LABELS": "zone=a,env=prod",
     "RYOT_METRICS_SERIES_LIMIT": "500",
+    "RYOT_METRICS_GPU": "off",
+    "RYOT_METRICS_GPU_INTERVAL": "0.5",
 }
 
 
@@ -246,8 +312,12 @@ def test_the_environment():
         disabled=["ryot_queue_depth", "ryot_gpu_*"],
         sampling={"ryot_batch_size_distribution": 10},
         buckets={"ryot_ttft_latency_seconds": [0.1, 0.5], "ryot_tokens_per_request": "native"},
+        windows=["30s", "1h"],
+        operation_name="chat",
         labels={"zone": "a", "env": "prod"},
         series_limit=500,
+        gpu=False,
+        gpu_interval=0.5,
         sources=dict.fromkeys(
             [name.removeprefix("RYOT_METRICS_").lower() for name in ENVIRONMENT], "environment"
         ),
@@ -271,6 +341,9 @@ def test_the_environment():
         ("LABELS", "zone"),
         ("SERIES_LIMIT", "many"),
         ("SERIES_LIMIT", "-1"),
+        ("WINDOWS", "1m,soon"),
+        ("GPU", "perhaps"),
+        ("GPU_INTERVAL", "-1"),
     ],
 )
 def test_a_malformed_variable_is_a_warning(name, text):
@@ -288,6 +361,9 @@ def test_the_command_prints_the_settings(capsys):
     assert cli.main(["config"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["setting", "value", "default", "variable", "from"]
-    assert len(rows) == 7
-    expected = ["series_limit", "7", "10000", "RYOT_METRICS_SERIES_LIMIT", "configure"]
-    assert rows[-1].split() == expected
+    assert len(rows) == 11
+    assert rows[8].split() == [
+        *("series_limit", "7", "10000", "RYOT_METRICS_SERIES_LIMIT", "configure")
+    ]
+    assert rows[9].split() == ["gpu", "on", "on", "RYOT_METRICS_GPU", "default"]
+    assert rows[5].split()[1] == "1m,5m,15m"

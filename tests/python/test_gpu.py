@@ -107,6 +107,24 @@ def test_the_environment_switches_it_off(driver):
     assert output == "1\n"
 
 
+def test_settings_switch_it_off_and_on(driver):
+    """What was read leaves the page, and comes back with the page after."""
+    output = run(
+        """
+from ryot_metrics import configure
+wait_for(lines)
+configure(gpu=False)
+wait_for(lambda: not lines())
+configure(gpu=True, gpu_interval=0.01)
+wait_for(lambda: 'device_id="0"' in str(lines()) and 'device_id="1"' not in str(lines()))
+print("lost at the second reading")
+""",
+        driver,
+        RYOT_METRICS_GPU_INTERVAL="3600",
+    )
+    assert output.endswith("lost at the second reading\n")
+
+
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), 3601])
 def test_an_interval_has_limits(interval):
     """The error names the value and the limits."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ryot_metrics import Engine, InferenceContext, SamplingParams, client
+from ryot_metrics import Engine, InferenceContext, SamplingParams, client, configure
 from ryot_metrics._ryot_metrics import Isolated
 
 REQUESTS = "ryot_inference_requests_total"
@@ -33,6 +33,30 @@ def test_time_is_the_manual_clocks(own):
     assert isolated.now == 7
     assert total(registry, LATENCY, model="own") == 7e-9
     assert total(client.REGISTRY, REQUESTS, model="own") == 0
+
+
+def test_it_has_the_settings_of_the_process():
+    """Families that are off and constant labels; neither sampling nor another profile's names."""
+    sampling = {"ryot_inference_latency_seconds": 1000}
+    labels = {"zone": "a"}
+    off = ["ryot_active_inference_requests"]
+    configure(disabled=off, labels=labels, sampling=sampling, profile="vllm", series_limit=1)
+    try:
+        registry = client.CollectorRegistry()
+        isolated = Isolated(registry)
+    finally:
+        configure(disabled=None, labels=None, sampling=None, profile=None, series_limit=None)
+    isolated.enter()
+    try:
+        for model in ("one", "two"):
+            with InferenceContext(model):
+                pass
+    finally:
+        isolated.leave()
+    page = client.generate_latest(registry).decode()
+    assert "ryot_active_inference_requests" not in page
+    assert total(registry, "ryot_inference_latency_seconds_count", zone="a") == 2
+    assert total(registry, "ryot_inference_latency_seconds_count", model="__overflow__") == 1
 
 
 def test_what_has_begun_stays(own):

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ryot_metrics._ryot_metrics import PROFILES
 from ryot_metrics.observability import queries
 from ryot_metrics.observability._yaml import dump
 from ryot_metrics.observability.dashboard import DASHBOARDS, dashboard
 from ryot_metrics.observability.rules import rules
-from ryot_metrics.observability.scrape_config import KINDS, PROFILES, Target, hint, scrape_config
+from ryot_metrics.observability.scrape_config import KINDS, Target, hint, scrape_config
 from ryot_metrics.observability.thresholds import Thresholds
 
 if TYPE_CHECKING:

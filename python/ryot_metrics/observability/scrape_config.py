@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-PROFILES = ("ryot", "vllm", "otel")
+from ryot_metrics._ryot_metrics import PROFILES
+
 DEFAULT_INTERVAL = "15s"
 _UNITS = "".join(f"([0-9]+{unit})?" for unit in ("y", "w", "d", "h", "m", "s", "ms"))
 
