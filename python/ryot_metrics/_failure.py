@@ -9,7 +9,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ryot_metrics.testing import Metrics
 
@@ -26,6 +26,7 @@ def explain(
     labels: Mapping[str, str],
     expected: object,
     found: float | None,
+    known: Collection[str],
 ) -> str:
     """The text of a failure.
 
@@ -36,6 +37,7 @@ def explain(
         labels: The labels that were asked for.
         expected: The number that was asked for.
         found: The number that is there; None for none.
+        known: The labels that the family has.
     """
     there = "no such sample" if found is None else _number(found)
     if what == "absent":
@@ -44,6 +46,8 @@ def explain(
         wanted = _number(expected) if isinstance(expected, int | float) else str(expected)
         head = f"{what}: expected {wanted}, found {there}"
     lines = [f"{sample_text(name, labels)}", f"  {head}"]
+    if known and (unknown := sorted(labels.keys() - known)):
+        lines.append(f"  no label {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     page = metrics.samples().samples
     if name not in page:
         lines += _section("nearest names", _near_names(name, page, metrics.names()))

@@ -200,12 +200,12 @@ class Metrics:
         wanted = {what: number for what, number in given.items() if number is not None}
         if absent == bool(wanted):
             raise TypeError("assert_metric takes delta, value, count, sum, or absent=True alone")
-        unknown = labels.keys() - self._label_names(name)
+        known = self._label_names(name)
         for what, expected in ({"absent": None} if absent else wanted).items():
             sample = f"{name}_{what}" if what in ("count", "sum") else name
             found = self._found(what, sample, labels)
-            if unknown or not _equal(found, expected):
-                raise AssertionError(explain(self, what, sample, labels, expected, found))
+            if labels.keys() - known or not _equal(found, expected):
+                raise AssertionError(explain(self, what, sample, labels, expected, found, known))
 
     def names(self) -> list[str]:
         """The names of all samples that there are or may be, without those of the process."""

@@ -148,7 +148,7 @@ def test_typo_in_a_label(metrics):
     with InferenceContext("m"):
         pass
     text = failure(metrics, REQUESTS, {"modell": "m"}, delta=0)
-    assert "no label modell" in text
+    assert "no label modell; it has" in text
     metrics.assert_metric(REQUESTS, {"model": "other"}, delta=0)
 
 
