@@ -108,7 +108,8 @@ def register_error_type(
             Functions are asked first, the newest before the others; then the nearest class decides.
         error_type: One of the catalogue's error types: `timeout` makes the status timeout too; or
             `cancelled` for what is no error, such as a client that went away.
-        severity: `critical`, `warning` or `info`; as the error type has it by default.
+        severity: `critical`, `warning` or `info`; by default as the error type has it: `critical`
+            for `oom`, `cuda_error` and `inference_error`, `warning` for the others.
 
     Raises:
         ValueError: For another error type or severity.
