@@ -37,7 +37,8 @@ impl Clock for MonotonicClock {
     fn now(&self) -> Nanos {
         static START: OnceLock<Instant> = OnceLock::new();
         let elapsed = START.get_or_init(Instant::now).elapsed();
-        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+        // For 584 years; cheaper than `as_nanos`, which is of 128 bits.
+        elapsed.as_secs().wrapping_mul(1_000_000_000) + u64::from(elapsed.subsec_nanos())
     }
 }
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ryot_metrics._ryot_metrics import Request
+from ryot_metrics._ryot_metrics import MAX_COUNT, Request
 from ryot_metrics.callbacks import safely
 from ryot_metrics.tracking import text_of
-from ryot_metrics.usage import MAX_COUNT, answered, field, whole
+from ryot_metrics.usage import answered, field, whole
 
 MODES = ("standard", "streaming", "batch")
 

@@ -13,6 +13,9 @@ from ryot_metrics.client.calls import Call, relaying, relaying_async
 from ryot_metrics.tracking import Current, Scope, current, finish
 from ryot_metrics.usage import PLAIN, called, field, tokens_of_item, usage_of
 
+# Bound once: a stream calls them for each item.
+_get_current, _set_current, _reset_current = current.get, current.set, current.reset
+
 
 class Run(Call):
     """A call that is a request, or that joined an outer one.
@@ -41,13 +44,18 @@ class Run(Call):
 
     def resume(self) -> None:
         """Production goes on, and what it calls belongs to the request."""
-        self._token = current.set(self._request)
+        self._token = _set_current(self._request)
         self._request.resumed()
 
     def pause(self, item: object) -> None:
         """An item was produced; what follows is the consumer's."""
-        self._leave()
-        self._produced(item)
+        if self._token is not None:
+            _reset_current(self._token)
+            self._token = None
+        if type(item) in PLAIN and self._token_count is None:
+            self._request.item()
+        else:
+            self._produced(item)
 
     def end(self, error: BaseException | None) -> None:
         """The call ended, a stream maybe in the middle of a step."""
@@ -77,8 +85,6 @@ class Run(Call):
     def _produced(self, item: object) -> None:
         if self._token_count is not None:
             self._request.produced(called(self._token_count, item) or 0)
-        elif type(item) in PLAIN:
-            self._request.produced()
         else:
             self._request.produced(tokens_of_item(item))
             self._tell(item)
@@ -120,7 +126,7 @@ class GeneratorRun(Run):
 
     def resume(self) -> None:
         """Production goes on; called by the generator itself."""
-        seen = current.get()
+        seen = _get_current()
         if seen is not self._scope or seen is None:
             if self._scope is None:
                 self._scope = Scope(self._request, sys._getframe(1), seen)
@@ -129,20 +135,11 @@ class GeneratorRun(Run):
                 self._token = current.set(self._scope)
         self._request.resumed()
 
-    def pause(self, item: object) -> None:
-        """An item was produced."""
-        if self._token is not None:
-            self._leave()
-        if type(item) in PLAIN and self._token_count is None:
-            self._request.produced()
-        else:
-            self._produced(item)
-
     def end(self, error: BaseException | None) -> None:
         """The generator ended."""
         super().end(error)
         if self._scope is not None and current.get() is self._scope:
-            current.set(self._scope.outer)
+            current.set(self._scope._outer)
         self._scope = None
 
 

@@ -10,7 +10,7 @@ import contextvars
 from types import FrameType
 from typing import TypeAlias
 
-from ryot_metrics._ryot_metrics import Request
+from ryot_metrics._ryot_metrics import Block, Request
 from ryot_metrics.callbacks import safely
 from ryot_metrics.cost import charge
 from ryot_metrics.errors import classify
@@ -28,20 +28,34 @@ class Scope:
         outer: What was current before.
     """
 
-    __slots__ = ("frame", "outer", "request")
+    __slots__ = ("_frame", "_outer", "_request")
 
     def __init__(
         self,
         request: Request,
         frame: FrameType | None = None,
-        outer: Request | Scope | None = None,
+        outer: Current = None,
     ) -> None:
-        self.request = request
-        self.frame = frame
-        self.outer = outer
+        self._request = request
+        self._frame = frame
+        self._outer = outer
 
 
-Current: TypeAlias = Request | Scope | None
+class BlockScope(Block):
+    """The same for a `with` block, which is a scope itself."""
+
+    __slots__ = ("_frame", "_token")
+
+    _frame: FrameType | None
+    _token: contextvars.Token[Current]
+
+    @property
+    def _outer(self) -> Current:
+        outer = self._token.old_value
+        return None if outer is contextvars.Token.MISSING else outer
+
+
+Current: TypeAlias = "Request | Scope | BlockScope | None"
 current: contextvars.ContextVar[Current] = contextvars.ContextVar("ryot_request", default=None)
 
 
@@ -52,12 +66,12 @@ def current_request() -> Request | None:
     are requests of their own.
     """
     scope = current.get()
-    while isinstance(scope, Scope):
+    while isinstance(scope, Scope | BlockScope):
         # A suspended generator's frame has no caller.
-        suspended = scope.frame is not None and scope.frame.f_back is None
-        if not suspended and not scope.request.finished:
-            return scope.request
-        scope = scope.outer
+        suspended = scope._frame is not None and scope._frame.f_back is None
+        if not suspended and not scope._request.finished:
+            return scope._request
+        scope = scope._outer
     return None if scope is None or scope.finished else scope
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ryot_metrics._ryot_metrics import MAX_COUNT
 from ryot_metrics.callbacks import report, safely
-
-MAX_COUNT = 2**31
-"""Numbers of tokens and of sequences are below it."""
 
 PLAIN = frozenset({str, bytes, int, float, bool, list, tuple, type(None)})
 """Types whose values say nothing about tokens."""

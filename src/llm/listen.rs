@@ -77,7 +77,7 @@ impl EngineObserver {
             model: &self.model,
             endpoint: &origin.endpoint,
             mode: origin.mode,
-            device: self.device.clone(),
+            device: Some(self.device.clone()),
             prompt_tokens: Some(prompt_tokens),
             at: Some(at),
             parent: parent.flatten(),

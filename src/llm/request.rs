@@ -122,8 +122,8 @@ pub struct Start<'a> {
     pub endpoint: &'a str,
     /// How the result is taken.
     pub mode: Mode,
-    /// The label `device`; empty if it is unknown.
-    pub device: Arc<str>,
+    /// The label `device`, if it is known.
+    pub device: Option<Arc<str>>,
     /// Tokens in the prompt, if known.
     pub prompt_tokens: Option<usize>,
     /// When it began; None: now.
@@ -140,8 +140,9 @@ pub struct Request {
     first_scope: Arc<Scope>,
     /// The scope of a request that turned out to be a stream.
     stream_scope: OnceLock<Arc<Scope>>,
-    device: Arc<str>,
+    device: Option<Arc<str>>,
     parent: Option<Arc<Request>>,
+    began: Nanos,
     /// Sequences in the batch that its tokens come from; 0 if unknown.
     batch_size: AtomicUsize,
     state: Mutex<State>,
@@ -150,7 +151,6 @@ pub struct Request {
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // four independent facts, not a state machine
 struct State {
-    began: Nanos,
     /// When the production of the next token began: the last token, or the last resumption.
     since: Nanos,
     first_token_seen: bool,
@@ -186,8 +186,7 @@ impl Request {
         if start.parent.is_none() {
             scope.active.add(1.0);
         }
-        let state =
-            State { began: at, since: at, prompt_tokens: start.prompt_tokens, ..State::default() };
+        let state = State { since: at, prompt_tokens: start.prompt_tokens, ..State::default() };
         let state = Mutex::new(state);
         Arc::new(Self {
             recorder,
@@ -195,6 +194,7 @@ impl Request {
             stream_scope: OnceLock::new(),
             device: start.device,
             parent: start.parent,
+            began: at,
             batch_size: AtomicUsize::default(),
             state,
         })
@@ -220,6 +220,11 @@ impl Request {
         let _ = self.stream_scope.set(scope); // the state is locked: nobody was faster
     }
 
+    /// When it began, on its recorder's clock.
+    pub fn began(&self) -> Nanos {
+        self.began
+    }
+
     /// The time on its recorder's clock.
     pub fn now(&self) -> Nanos {
         self.recorder.clock().now()
@@ -241,7 +246,7 @@ impl Request {
             self.queue_depth(-1.0);
             if state.scheduled_at.is_none() {
                 state.scheduled_at = Some(at);
-                self.record_queue_wait(seconds_between(state.began, at));
+                self.record_queue_wait(seconds_between(self.began, at));
             }
         }
     }
@@ -376,7 +381,7 @@ impl Request {
         let streamed = state.first_token_seen && self.scope().key.mode == Mode::Streaming;
         let status = if status == Status::Error && streamed { Status::Partial } else { status };
         self.count_end(End { status, ..end });
-        let seconds = seconds_between(state.began, at);
+        let seconds = seconds_between(self.began, at);
         self.record_latency(seconds, end.batch_size);
         if status == Status::Success && state.tokens_known {
             self.record_throughput(state.tokens, seconds);
@@ -438,10 +443,10 @@ impl Request {
             outer.prompt_tokens = outer.prompt_tokens.or(state.prompt_tokens);
             outer.since = at;
             if !std::mem::replace(&mut outer.first_token_seen, true) {
-                parent.record_ttft(&outer, seconds_between(outer.began, at));
+                parent.record_ttft(&outer, seconds_between(parent.began, at));
             }
         } else {
-            self.record_ttft(state, seconds_between(state.began, at));
+            self.record_ttft(state, seconds_between(self.began, at));
         }
     }
 
@@ -489,9 +494,10 @@ impl Request {
 
     fn record_ttft(&self, state: &State, seconds: f64) {
         let index = prompt_size_index(state.prompt_tokens);
-        let labels = [&*self.scope().key.model, PROMPT_SIZES[index], &*self.device];
+        let device = self.device.as_deref().unwrap_or_default();
+        let labels = [&*self.scope().key.model, PROMPT_SIZES[index], device];
         let make = || self.recorder.family(Name::Ttft).series(&labels);
-        if self.device.is_empty() {
+        if device.is_empty() {
             self.scope().ttft[index].get(make).observe(seconds);
         } else {
             make().observe(seconds);

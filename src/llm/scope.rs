@@ -14,7 +14,7 @@ use super::rates::ModelRates;
 use super::request::Status;
 use crate::error::ErrorKind;
 use crate::event::Mode;
-use crate::metrics::Series;
+use crate::metrics::{Series, same_text};
 
 /// What identifies a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,10 +33,9 @@ impl ScopeKey<&str> {
 // A lookup borrows its key. Both hash alike: `Box<str>` as `str` does.
 impl Equivalent<ScopeKey> for ScopeKey<&str> {
     fn equivalent(&self, key: &ScopeKey) -> bool {
-        // An empty boxed text points nowhere, and a vectorised memcmp of nothing at a bad address
-        // takes a hundred nanoseconds on some processors.
-        let same = |a: &str, b: &str| a.len() == b.len() && (a.is_empty() || a == b);
-        self.mode == key.mode && same(self.model, &key.model) && same(self.endpoint, &key.endpoint)
+        self.mode == key.mode
+            && same_text(self.model, &key.model)
+            && same_text(self.endpoint, &key.endpoint)
     }
 }
 

@@ -46,6 +46,7 @@ pub use created::{created_enabled, disable_created_metrics, enable_created_metri
 pub use desc::{Desc, Kind};
 pub use family::{Family, Options, SERIES_LIMIT};
 pub use flat::{Snapshot, Snapshots, collect};
+pub(crate) use labels::same_text;
 pub use labels::{Key, LabelSet, OwnedKey};
 pub use names::{
     Escaping, is_legacy_label_name, is_legacy_metric_name, legacy_validation, set_legacy_validation,

@@ -4,6 +4,7 @@
 // Docstrings are Python's, with its own markup.
 #![allow(clippy::doc_markdown, clippy::doc_link_with_quotes)]
 
+mod block;
 mod boundary;
 mod callbacks;
 mod engine;
@@ -39,6 +40,8 @@ mod _ryot_metrics {
 
     use crate::llm::Name;
 
+    #[pymodule_export]
+    use super::block::PyBlock;
     #[pymodule_export]
     use super::engine::{PyEngine, PyEngineConfig, PySamplingParams, PyStream, PyWakeup};
     #[pymodule_export]
@@ -78,6 +81,7 @@ mod _ryot_metrics {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
         module.add("PROFILES", PyTuple::new(module.py(), super::profiles())?)?;
+        module.add("MAX_COUNT", super::block::MAX_COUNT)?;
         module.add("REGISTRY", PyRegistry::global())?;
         super::fork::register(module)?;
         let recorder = super::globals::recorder();

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use super::facts::Number;
 use super::globals;
+use crate::clock::Nanos;
 use crate::error::{Error, ErrorKind};
 use crate::event::Mode;
 use crate::llm::{
@@ -23,7 +24,7 @@ use crate::llm::{
 /// Raises:
 ///     ValueError: For another mode.
 #[pyclass(frozen, name = "Request", module = "ryot_metrics")]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PyRequest {
     request: Arc<Request>,
     batch_size: usize,
@@ -53,16 +54,57 @@ pub(super) fn catalogue() -> Vec<CatalogueRow> {
     stored.chain(views).map(row).collect()
 }
 
+impl PyRequest {
+    pub(super) fn open(model: &str, endpoint: &str, mode: Mode, batch_size: usize) -> Self {
+        let request =
+            globals::recorder().begin(Start { model, endpoint, mode, ..Start::default() });
+        request.set_batch_size(batch_size);
+        Self { request, batch_size }
+    }
+
+    /// When it began, on its recorder's clock.
+    pub(super) fn began(&self) -> Nanos {
+        self.request.began()
+    }
+
+    /// The time on that clock.
+    pub(super) fn now(&self) -> Nanos {
+        self.request.now()
+    }
+
+    pub(super) fn end(
+        &self,
+        status: Status,
+        kind: Option<ErrorKind>,
+        severity: Option<Severity>,
+    ) -> Option<(u64, u64)> {
+        let end = End { status, kind, severity, batch_size: self.batch_size };
+        self.request.finish(self.request.now(), end).map(Into::into)
+    }
+}
+
+/// The status with this name.
+///
+/// # Errors
+/// `ValueError` for another one.
+pub(super) fn status_of(name: &str) -> PyResult<Status> {
+    Ok(Status::parse(name).ok_or_else(|| {
+        let known = Status::ALL.map(Status::as_str).join(", ");
+        Error::InvalidArgument(format!("status is {name:?}; it must be one of {known}"))
+    })?)
+}
+
+/// The error type with this name; what has none of its own is an `inference_error`.
+pub(super) fn kind_of(name: &str) -> ErrorKind {
+    ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError)
+}
+
 #[pymethods]
 impl PyRequest {
     #[new]
     #[pyo3(signature = (model, endpoint="", mode="standard", batch_size=0))]
     fn new(model: &str, endpoint: &str, mode: &str, batch_size: usize) -> PyResult<Self> {
-        let mode = Mode::parse(mode)?;
-        let start = Start { model, endpoint, mode, ..Start::default() };
-        let request = globals::recorder().begin(start);
-        request.set_batch_size(batch_size);
-        Ok(Self { request, batch_size })
+        Ok(Self::open(model, endpoint, Mode::parse(mode)?, batch_size))
     }
 
     /// The key by which an engine's request names this one as its parent.
@@ -79,22 +121,22 @@ impl PyRequest {
 
     /// Tokens of the completion so far.
     #[getter]
-    fn token_count(&self) -> u64 {
+    pub(super) fn token_count(&self) -> u64 {
         self.request.token_count()
     }
 
     /// It waits in a queue from now on.
-    fn queued(&self) {
+    pub(super) fn queued(&self) {
         self.request.queued();
     }
 
     /// It left the queue.
-    fn scheduled(&self) {
+    pub(super) fn scheduled(&self) {
         self.request.scheduled(self.request.now());
     }
 
     /// A token was produced now.
-    fn token(&self) {
+    pub(super) fn token(&self) {
         self.request.tokens(self.request.now(), 1);
     }
 
@@ -103,8 +145,12 @@ impl PyRequest {
         self.request.resumed(self.request.now());
     }
 
+    /// Production gave an item, which is a token unless that was counted already.
+    fn item(&self) {
+        self.request.produced(self.request.now(), 1);
+    }
+
     /// Production gave an item of `count` tokens, unless they were counted already.
-    #[pyo3(signature = (count=1))]
     fn produced(&self, count: u64) {
         self.request.produced(self.request.now(), count);
     }
@@ -115,27 +161,27 @@ impl PyRequest {
     }
 
     /// Adds tokens without timing them.
-    fn add_tokens(&self, count: u64) {
+    pub(super) fn add_tokens(&self, count: u64) {
         self.request.add_tokens(count);
     }
 
     /// The completion has this many tokens in all.
-    fn set_token_count(&self, count: u64) {
+    pub(super) fn set_token_count(&self, count: u64) {
         self.request.set_token_count(count);
     }
 
     /// The prompt has this many tokens.
-    fn set_prompt_tokens(&self, count: usize) {
+    pub(super) fn set_prompt_tokens(&self, count: usize) {
         self.request.set_prompt_tokens(count);
     }
 
     /// Records a time to first token that the caller measured.
-    fn set_ttft(&self, seconds: Number) {
+    pub(super) fn set_ttft(&self, seconds: Number) {
         self.request.set_ttft(seconds.0);
     }
 
     /// Records an inter-token latency that the caller measured.
-    fn record_inter_token_latency(&self, seconds: Number) {
+    pub(super) fn record_inter_token_latency(&self, seconds: Number) {
         self.request.record_inter_token_latency(seconds.0);
     }
 
@@ -165,18 +211,8 @@ impl PyRequest {
         error_type: Option<&str>,
         severity: Option<&str>,
     ) -> PyResult<Option<(u64, u64)>> {
-        let status = Status::parse(status).ok_or_else(|| {
-            let known = Status::ALL.map(Status::as_str).join(", ");
-            Error::InvalidArgument(format!("status is {status:?}; it must be one of {known}"))
-        })?;
-        let kind =
-            error_type.map(|name| ErrorKind::parse(name).unwrap_or(ErrorKind::InferenceError));
         let severity = severity.and_then(Severity::parse);
-        let end = End { status, kind, severity, batch_size: self.batch_size };
-        Ok(self
-            .request
-            .finish(self.request.now(), end)
-            .map(|[prompt, completion]| (prompt, completion)))
+        Ok(self.end(status_of(status)?, error_type.map(kind_of), severity))
     }
 
     /// Adds to the cost of the model: amounts for prompt and completion in 10⁻¹² US dollars.

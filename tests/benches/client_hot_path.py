@@ -142,7 +142,7 @@ def main() -> None:
     context.__enter__()
     ours = {name: loop(*call) for name, call in operations(client).items()}
     theirs = {name: loop(*call) for name, call in operations(prometheus_client).items()}
-    ours["token(): count, TTFT or gap"] = loop("t()", {"t": context._request.token})  # type: ignore[union-attr]
+    ours["token(): count, TTFT or gap"] = loop("t()", {"t": context.token})
     empty = loop("pass", {})
     floor = loop("f.call(0.3)", {"f": Floor()})
     seconds: dict[tuple[str, str], list[float]] = {}

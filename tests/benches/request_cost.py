@@ -127,11 +127,17 @@ async def words_async(count: int) -> Any:
         yield "word"
 
 
-def block(make: Callable[[], Any]) -> Callable[[str], str]:
+def in_context(prompt: str) -> str:
     """A function whose body is a block."""
+    with InferenceContext("gpt4", endpoint="/complete"):
+        return prompt
+
+
+def block(peer: Peer) -> Callable[[str], str]:
+    """The same with a peer's."""
 
     def run(prompt: str) -> str:
-        with make():
+        with peer:
             return prompt
 
     return run
@@ -190,7 +196,6 @@ def cases(context: InferenceContext, peers: list[Peer]) -> dict[str, tuple[Any, 
     """By name: how it is measured, without it, with ours, and with the peers'."""
     track = track_inference_request(model="gpt4", endpoint="/complete")
     streamed = track_token_generation(model="gpt4", endpoint="/complete")
-    make = functools.partial(InferenceContext, "gpt4", endpoint="/complete")
     return {
         "function": (calls, answer, track(answer), *(it.function(answer) for it in peers)),
         "coroutine": (
@@ -199,7 +204,7 @@ def cases(context: InferenceContext, peers: list[Peer]) -> dict[str, tuple[Any, 
             track(answer_async),
             *(it.coroutine(answer_async) for it in peers),
         ),
-        "context": (calls, answer, block(make), *(block(lambda it=it: it) for it in peers)),
+        "context": (calls, answer, in_context, *(block(it) for it in peers)),
         "token": (items, words, streamed(words), *(it.generator(words) for it in peers)),
         "token()": (tokens, lambda: None, context.token, *(it.token for it in peers)),
         "service": (streams, words_async, streamed(words_async)),

@@ -89,7 +89,7 @@ def test_queue_wait_is_from_queued_to_scheduled():
 def test_a_stated_status_wins():
     """`set_status` decides, and refuses what the catalogue does not have."""
     with changes() as change, InferenceContext(model="stated") as context:
-        with pytest.raises(ValueError, match="'oops'; it must be one of success, error"):
+        with pytest.raises(ValueError, match='"oops"; it must be one of success, error'):
             context.set_status("oops")
         context.set_status("timeout")
     assert change.statuses("stated") == {"timeout": 1}

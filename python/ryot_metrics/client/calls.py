@@ -65,26 +65,24 @@ def relaying(function: Function, open_call: Open) -> Function:
         try:
             resume()
             stream = function(*args, **kwargs)
-            advance = produce = stream.__next__
+            send, value = stream.send, None
+            step = send
             while True:
                 try:
-                    item = advance()
+                    item = step(value)
                 except StopIteration as stop:
                     call.end(None)
                     return stop.value
                 pause(item)
-                advance = produce
+                step = send
                 try:
-                    sent = yield item
+                    value = yield item
                 except GeneratorExit:
                     resume()
                     stream.close()
                     raise
                 except BaseException as error:
-                    advance = functools.partial(stream.throw, error)
-                else:
-                    if sent is not None:
-                        advance = functools.partial(stream.send, sent)
+                    step, value = stream.throw, error
                 resume()
         except BaseException as error:
             call.end(error)
@@ -102,26 +100,24 @@ def relaying_async(function: Function, open_call: Open) -> Function:
         try:
             resume()
             stream = function(*args, **kwargs)
-            advance = produce = stream.__anext__
+            send, value = stream.asend, None
+            step = send
             while True:
                 try:
-                    item = await advance()
+                    item = await step(value)
                 except StopAsyncIteration:
                     call.end(None)
                     return
                 pause(item)
-                advance = produce
+                step = send
                 try:
-                    sent = yield item
+                    value = yield item
                 except GeneratorExit:
                     resume()
                     await stream.aclose()
                     raise
                 except BaseException as error:
-                    advance = functools.partial(stream.athrow, error)
-                else:
-                    if sent is not None:
-                        advance = functools.partial(stream.asend, sent)
+                    step, value = stream.athrow, error
                 resume()
         except BaseException as error:
             call.end(error)

@@ -28,7 +28,7 @@ class _CallScope(Scope):
 def inside() -> bool:
     """Whether the running code is part of an instrumented call already."""
     scope = current.get()
-    return isinstance(scope, _CallScope) and not scope.request.finished
+    return isinstance(scope, _CallScope) and not scope._request.finished
 
 
 class Call:

@@ -1,0 +1,306 @@
+//! What a `with` block of a request is told: the part of `InferenceContext` that every request
+//! runs through.
+//!
+//! Knows no context variable, exception or log: the Python class that extends it has those, and
+//! hears of calls outside of the block by its method `_ignored`.
+
+use parking_lot::Mutex;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyString};
+
+use super::facts::Number;
+use super::request::{PyRequest, count_dropped, kind_of, status_of};
+use crate::clock::{Nanos, seconds_between};
+use crate::event::Mode;
+use crate::llm::{Severity, Status};
+
+/// Numbers of tokens and of sequences are below it.
+pub(super) const MAX_COUNT: i64 = 1 << 31;
+
+/// A number of tokens or sequences; None if it is none.
+#[derive(Clone, Copy)]
+struct Count(Option<u64>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Count {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        // What is equal to an integer of Python's may be of any library.
+        let converted = || {
+            let number = object.py().get_type::<PyInt>().call1((object,)).ok()?;
+            if number.eq(object).ok()? { number.extract().ok() } else { None }
+        };
+        let number = object.extract::<i64>().ok().or_else(converted);
+        let number = number.filter(|number| (0..MAX_COUNT).contains(number));
+        Ok(Self(number.map(|number| number as u64)))
+    }
+}
+
+/// A label: the text that is said now, or the object that was given, or the default.
+fn label<'a>(
+    py: Python<'a>,
+    said: Option<&'a str>,
+    given: Option<&'a Py<PyAny>>,
+    default: &'a str,
+) -> PyResult<&'a str> {
+    match (said, given) {
+        (Some(said), _) => Ok(said),
+        (None, Some(given)) => given.bind(py).cast::<PyString>()?.to_str(),
+        (None, None) => Ok(default),
+    }
+}
+
+/// A request that is open between `_open` and `_close`.
+#[pyclass(frozen, subclass, name = "Block", module = "ryot_metrics")]
+#[derive(Debug)]
+pub(super) struct PyBlock {
+    /// As given, be it text or not: clients choose it.
+    model: Option<Py<PyAny>>,
+    endpoint: Option<Py<PyAny>>,
+    mode: Mode,
+    batch_size: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The one that is open, or was last.
+    request: Option<PyRequest>,
+    is_open: bool,
+    /// The request is an outer one, which ends by itself.
+    joined: bool,
+    /// Tokens that it had before the block.
+    base: u64,
+    /// Tokens of a block that is closed.
+    count: u64,
+    streamed: bool,
+    /// When it was opened, on its recorder's clock, and when that was on Python's.
+    began: Nanos,
+    start_time: Option<f64>,
+    stated: Option<Status>,
+    status: Option<Status>,
+}
+
+impl PyBlock {
+    /// Tells the open request something; what comes too late is ignored and logged.
+    fn tell<R: Default>(
+        slf: &Bound<'_, Self>,
+        method: &str,
+        tell: impl FnOnce(&mut State, &PyRequest) -> R,
+    ) -> PyResult<R> {
+        let mut state = slf.get().state.lock();
+        let request = if state.is_open { state.request.take() } else { None };
+        let Some(request) = request else {
+            drop(state); // what logs is the service's own code
+            slf.call_method1(intern!(slf.py(), "_ignored"), (method,))?;
+            return Ok(R::default());
+        };
+        let told = tell(&mut state, &request);
+        state.request = Some(request);
+        Ok(told)
+    }
+
+    /// The same with a number of tokens; what is none is dropped and counted.
+    fn tell_count(
+        slf: &Bound<'_, Self>,
+        method: &str,
+        count: Count,
+        tell: impl FnOnce(&State, &PyRequest, u64),
+    ) -> PyResult<()> {
+        Self::tell(slf, method, |state, request| match count.0 {
+            Some(count) => tell(state, request, count),
+            None => count_dropped("invalid_value"),
+        })
+    }
+}
+
+#[pymethods]
+impl PyBlock {
+    #[new]
+    #[pyo3(
+        signature = (model=None, *, endpoint=None, mode="standard", batch_size=Count(None)),
+        text_signature = "(model='default', *, endpoint='', mode='standard', batch_size=0)"
+    )]
+    fn new(
+        model: Option<Py<PyAny>>,
+        endpoint: Option<Py<PyAny>>,
+        mode: &str,
+        batch_size: Count,
+    ) -> PyResult<Self> {
+        let batch_size = batch_size.0.unwrap_or(0) as usize;
+        Ok(Self { model, endpoint, mode: Mode::parse(mode)?, batch_size, state: Mutex::default() })
+    }
+
+    /// The label `model`.
+    #[getter]
+    fn model(&self, py: Python<'_>) -> Py<PyAny> {
+        let default = || intern!(py, "default").clone().into_any().unbind();
+        self.model.as_ref().map_or_else(default, |model| model.clone_ref(py))
+    }
+
+    #[getter]
+    fn _endpoint(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.clone_ref(py))
+    }
+
+    /// When the block was entered, in seconds of `time.monotonic()`; 0.0 before.
+    #[getter]
+    fn start_time(&self, py: Python<'_>) -> PyResult<f64> {
+        let Some(request) = self.state.lock().request.clone() else { return Ok(0.0) };
+        let now: f64 = py.import("time")?.call_method0("monotonic")?.extract()?;
+        let mut state = self.state.lock();
+        let since = now - seconds_between(state.began, request.now());
+        Ok(*state.start_time.get_or_insert(since))
+    }
+
+    /// None in the block; then `success`, `error`, `timeout`, `partial` or `cancelled`.
+    #[getter]
+    fn status(&self) -> Option<&'static str> {
+        self.state.lock().status.map(Status::as_str)
+    }
+
+    /// Tokens of the completion so far.
+    #[getter]
+    fn token_count(&self) -> u64 {
+        let state = self.state.lock();
+        match &state.request {
+            Some(request) if state.is_open => request.token_count() - state.base,
+            Some(request) if !state.joined => request.token_count(),
+            _ => state.count,
+        }
+    }
+
+    /// A token was produced now: the first gives the TTFT, each other an inter-token latency.
+    fn token(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::tell(slf, "token", |state, request| {
+            state.streamed = true;
+            request.token();
+        })
+    }
+
+    /// Adds tokens without timing them.
+    fn add_tokens(slf: &Bound<'_, Self>, count: Count) -> PyResult<()> {
+        let add = |_: &State, request: &PyRequest, count| request.add_tokens(count);
+        Self::tell_count(slf, "add_tokens", count, add)
+    }
+
+    /// The completion has this many tokens in all; saying it twice counts it once.
+    fn set_token_count(slf: &Bound<'_, Self>, count: Count) -> PyResult<()> {
+        Self::tell_count(slf, "set_token_count", count, |state, request, count| {
+            request.set_token_count(state.base + count);
+        })
+    }
+
+    /// The prompt has this many tokens.
+    fn set_prompt_tokens(slf: &Bound<'_, Self>, count: Count) -> PyResult<()> {
+        Self::tell_count(slf, "set_prompt_tokens", count, |_, request, count| {
+            request.set_prompt_tokens(count as usize);
+        })
+    }
+
+    /// Records a time to first token that the caller measured, in seconds.
+    fn set_ttft(slf: &Bound<'_, Self>, seconds: Number) -> PyResult<()> {
+        Self::tell(slf, "set_ttft", |state, request| {
+            state.streamed = true;
+            request.set_ttft(seconds);
+        })
+    }
+
+    /// Records an inter-token latency that the caller measured, in seconds.
+    fn record_inter_token_latency(slf: &Bound<'_, Self>, seconds: Number) -> PyResult<()> {
+        Self::tell(slf, "record_inter_token_latency", |_, request| {
+            request.record_inter_token_latency(seconds);
+        })
+    }
+
+    /// The request waits in a queue from now on.
+    fn queued(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::tell(slf, "queued", |_, request| request.queued())
+    }
+
+    /// The request left the queue.
+    fn scheduled(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::tell(slf, "scheduled", |_, request| request.scheduled())
+    }
+
+    /// Ends the block under this status, whatever it raises.
+    ///
+    /// Raises:
+    ///     ValueError: For a status that the catalogue does not have.
+    fn set_status(slf: &Bound<'_, Self>, status: &str) -> PyResult<()> {
+        let status = status_of(status)?;
+        Self::tell(slf, "set_status", |state, _| state.stated = Some(status))
+    }
+
+    /// The request that is open, or was last.
+    #[getter]
+    fn _request(&self) -> Option<PyRequest> {
+        self.state.lock().request.clone()
+    }
+
+    /// Opens a request, or joins this one.
+    ///
+    /// Args:
+    ///     outer: The request that it joins, if any.
+    ///     model: The label `model`, if it is not the one that was given.
+    ///     endpoint: The label `endpoint`, if it is not the one that was given.
+    ///
+    /// Returns:
+    ///     False if the block is open already.
+    ///
+    /// Raises:
+    ///     TypeError: For a label that is no text.
+    ///     UnicodeError: For one that is no valid text.
+    #[pyo3(signature = (outer, model=None, endpoint=None))]
+    fn _open(
+        &self,
+        py: Python<'_>,
+        outer: Option<&Bound<'_, PyRequest>>,
+        model: Option<&str>,
+        endpoint: Option<&str>,
+    ) -> PyResult<bool> {
+        let mut state = self.state.lock();
+        if state.is_open {
+            return Ok(false);
+        }
+        let (request, began, base) = if let Some(outer) = outer.map(Bound::get) {
+            (outer.clone(), outer.now(), outer.token_count())
+        } else {
+            let model = label(py, model, self.model.as_ref(), "default")?;
+            let endpoint = label(py, endpoint, self.endpoint.as_ref(), "")?;
+            let request = PyRequest::open(model, endpoint, self.mode, self.batch_size);
+            let began = request.began();
+            (request, began, 0)
+        };
+        let (request, joined) = (Some(request), outer.is_some());
+        *state = State { request, is_open: true, joined, base, began, ..State::default() };
+        Ok(true)
+    }
+
+    /// Ends the block, and its request unless that is an outer one.
+    ///
+    /// Returns:
+    ///     None; or the request and the tokens that it must be charged for, as of
+    ///     `Request.finish`.
+    #[pyo3(signature = (status="success", error_type=None, severity=None))]
+    fn _close(
+        slf: &Bound<'_, Self>,
+        status: &str,
+        error_type: Option<&str>,
+        severity: Option<&str>,
+    ) -> PyResult<Option<(PyRequest, (u64, u64))>> {
+        let (status, kind) = (status_of(status)?, error_type.map(kind_of));
+        Self::tell(slf, "__exit__", |state, request| {
+            let partial = status == Status::Error && state.streamed;
+            let status = state.stated.unwrap_or(if partial { Status::Partial } else { status });
+            (state.status, state.is_open) = (Some(status), false);
+            if state.joined {
+                state.count = request.token_count() - state.base;
+                return None;
+            }
+            let tokens = request.end(status, kind, severity.and_then(Severity::parse))?;
+            Some((request.clone(), tokens))
+        })
+    }
+}
