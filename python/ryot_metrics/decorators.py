@@ -119,9 +119,9 @@ def _decorate(function: Any, options: Options) -> Any:
 
     def opener(kind: type[Run]) -> Callable[..., Run]:
         def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-            if (outer := current_request()) is not None:
-                return kind(outer, True, options.token_count, outer.token_count)
-            return kind(opened(args, kwargs), False, options.token_count)
+            outer = current_request()
+            request = opened(args, kwargs) if outer is None else outer.part()
+            return kind(request, options.token_count)
 
         return open_run
 
@@ -144,9 +144,9 @@ def _function(function: Callable[..., Any], options: Options) -> Callable[..., A
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if current_get() is not None and (outer := current_request()) is not None:
-            base = outer.token_count
-            return followed(function(*args, **kwargs), Run(outer, True, options.token_count, base))
-        request = constant() if constant is not None else resolved(args, kwargs)
+            request = outer.part()
+        else:
+            request = constant() if constant is not None else resolved(args, kwargs)
         token = set_current(request)
         try:
             result = function(*args, **kwargs)
@@ -158,7 +158,7 @@ def _function(function: Callable[..., Any], options: Options) -> Callable[..., A
         if type(result) in plain:
             finish(request)
             return result
-        return followed(result, Run(request, False, options.token_count))
+        return followed(result, Run(request, options.token_count))
 
     return wrapper
 
@@ -170,9 +170,9 @@ def _coroutine(function: Callable[..., Any], options: Options) -> Callable[..., 
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if current_get() is not None and (outer := current_request()) is not None:
-            run = Run(outer, True, options.token_count, outer.token_count)
-            return awaited(await function(*args, **kwargs), run)
-        request = constant() if constant is not None else resolved(args, kwargs)
+            request = outer.part()
+        else:
+            request = constant() if constant is not None else resolved(args, kwargs)
         token = set_current(request)
         try:
             result = await function(*args, **kwargs)
@@ -184,6 +184,6 @@ def _coroutine(function: Callable[..., Any], options: Options) -> Callable[..., 
         if type(result) in plain:
             finish(request)
             return result
-        return awaited(result, Run(request, False, options.token_count))
+        return awaited(result, Run(request, options.token_count))
 
     return wrapper

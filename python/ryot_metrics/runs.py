@@ -18,28 +18,20 @@ _get_current, _set_current, _reset_current = current.get, current.set, current.r
 
 
 class Run(Call):
-    """A call that is a request, or that joined an outer one.
+    """A call that is a request, or a part of an outer one.
 
     Args:
-        request: The request.
-        joined: It is an outer one, which ends by itself.
+        request: The request, or the part.
         token_count: The user's function that counts the tokens of a result or an item.
-        base: Tokens that the request had before the call.
     """
 
-    __slots__ = ("_base", "_joined", "_request", "_token", "_token_count")
+    __slots__ = ("_request", "_token", "_token_count")
 
     def __init__(
-        self,
-        request: Request,
-        joined: bool,
-        token_count: Callable[[Any], object] | None,
-        base: int = 0,
+        self, request: Request, token_count: Callable[[Any], object] | None = None
     ) -> None:
         self._request = request
-        self._joined = joined
         self._token_count = token_count
-        self._base = base
         self._token: Token[Current] | None = None
 
     def resume(self) -> None:
@@ -60,27 +52,25 @@ class Run(Call):
     def end(self, error: BaseException | None) -> None:
         """The call ended, a stream maybe in the middle of a step."""
         self._leave()
-        if not self._joined:
-            finish(self._request, error)
+        finish(self._request, error)
 
     def returned(self, result: object) -> None:
         """The call ended with a result."""
         if self._token_count is not None:
             tokens = called(self._token_count, result)
             if tokens is not None:
-                self._request.set_token_count(self._base + tokens)
+                self._request.set_token_count(tokens)
         elif type(result) not in PLAIN:
             self._tell(result)
         self.end(None)
 
     def streams(self) -> None:
         """The result is a stream, which the function's kind did not say."""
-        if not self._joined:
-            self._request.streams()
+        self._request.streams()
 
     def of_generator(self) -> GeneratorRun:
         """The run of a generator that the function returned."""
-        return GeneratorRun(self._request, self._joined, self._token_count, self._base)
+        return GeneratorRun(self._request, self._token_count)
 
     def _produced(self, item: object) -> None:
         if self._token_count is not None:
@@ -96,7 +86,7 @@ class Run(Call):
         if usage.ttft is not None:
             self._request.set_ttft(usage.ttft)
         if usage.completion is not None:
-            self._request.set_token_count(self._base + usage.completion)
+            self._request.set_token_count(usage.completion)
 
     def _leave(self) -> None:
         if self._token is not None:
@@ -115,13 +105,9 @@ class GeneratorRun(Run):
     __slots__ = ("_scope",)
 
     def __init__(
-        self,
-        request: Request,
-        joined: bool,
-        token_count: Callable[[Any], object] | None,
-        base: int = 0,
+        self, request: Request, token_count: Callable[[Any], object] | None = None
     ) -> None:
-        super().__init__(request, joined, token_count, base)
+        super().__init__(request, token_count)
         self._scope: Scope | None = None
 
     def resume(self) -> None:

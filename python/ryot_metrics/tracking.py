@@ -1,7 +1,7 @@
 """Which request the running code belongs to, how a request begins, and how it ends.
 
-Shared by `decorators`, `context` and `engine`. Whatever is tracked inside a tracked request joins
-it, so that a request counts once however many wrappers it runs through.
+Shared by `decorators`, `context` and `engine`. Whatever is tracked inside a tracked request is a
+part of it, so that a request counts once however many wrappers it runs through.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def current_request() -> Request | None:
         if not suspended and not scope._request.finished:
             return scope._request
         scope = scope._outer
-    return None if scope is None or scope.finished else scope
+    while scope is not None and scope.finished:
+        scope = scope.whole
+    return scope
 
 
 def begin(model: object, endpoint: object, mode: str, batch_size: object = 0) -> Request:

@@ -1,8 +1,14 @@
 //! One request from queued to finished, and what each fact about it records.
 //!
 //! A request that is part of another one (its *parent*) is measured and not counted: its tokens
-//! and its first token are its parent's, and its end leaves no sample. Recording never fails:
-//! a fact that comes too late or makes no sense is ignored or counted as dropped.
+//! and its first token are its parent's, and its end leaves no sample. There are two kinds: what an
+//! engine computes for a request has a queue and a time of its own; a [part](Request::part) of the
+//! service's code shares the time of the whole, and keeps its own account of tokens, so that what
+//! several parts say adds up, one after the other or at once. Locks are taken from a part to its
+//! parent, never the other way.
+//!
+//! Recording never fails: a fact that comes too late or makes no sense is ignored or counted as
+//! dropped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -142,6 +148,8 @@ pub struct Request {
     stream_scope: OnceLock<Arc<Scope>>,
     device: Option<Arc<str>>,
     parent: Option<Arc<Request>>,
+    /// It has the time of its parent.
+    is_part: bool,
     began: Nanos,
     /// Sequences in the batch that its tokens come from; 0 if unknown.
     batch_size: AtomicUsize,
@@ -167,12 +175,35 @@ struct State {
     tokens_counted: u64,
     /// The tokens of the completion are known, be it 0.
     tokens_known: bool,
+    /// Of `tokens`, those of its parts.
+    parts_tokens: u64,
     prompt_tokens: Option<usize>,
     /// Prompt tokens of the finished parts of this request.
     parts_prompt_tokens: usize,
+    /// Tokens of the prompt that the first token answered.
+    first_prompt_tokens: Option<usize>,
     /// The key under which parts find this request.
     key: Option<u64>,
     finished: bool,
+}
+
+impl State {
+    fn add(&mut self, tokens: u64) {
+        self.tokens += tokens;
+        self.tokens_known = true;
+    }
+
+    /// Production goes on.
+    fn goes_on(&mut self, at: Nanos) {
+        if self.first_token_seen {
+            self.since = self.since.max(at);
+        }
+    }
+
+    /// Prompt tokens that were said, or of the parts.
+    fn all_prompt_tokens(&self) -> usize {
+        self.prompt_tokens.unwrap_or(0).max(self.parts_prompt_tokens)
+    }
 }
 
 impl Request {
@@ -194,29 +225,66 @@ impl Request {
             stream_scope: OnceLock::new(),
             device: start.device,
             parent: start.parent,
+            is_part: false,
             began: at,
             batch_size: AtomicUsize::default(),
             state,
         })
     }
 
+    /// A part of this request: code that would be a request of its own elsewhere.
+    pub fn part(self: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            recorder: self.recorder.clone(),
+            first_scope: self.first_scope.clone(),
+            stream_scope: OnceLock::new(),
+            device: None,
+            parent: Some(self.clone()),
+            is_part: true,
+            began: self.now(),
+            batch_size: AtomicUsize::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The request that this one is part of.
+    pub fn parent(&self) -> Option<&Arc<Self>> {
+        self.parent.as_ref()
+    }
+
+    /// The one whose time and queue this one has: itself, unless it is a part.
+    fn whole(&self) -> &Self {
+        let mut whole = self;
+        while let (true, Some(parent)) = (whole.is_part, &whole.parent) {
+            whole = parent;
+        }
+        whole
+    }
+
+    /// The one that is counted: no part of another.
+    fn counted(&self) -> &Self {
+        let mut counted = self;
+        while let Some(parent) = &counted.parent {
+            counted = parent;
+        }
+        counted
+    }
+
     fn scope(&self) -> &Scope {
         self.stream_scope.get().unwrap_or(&self.first_scope)
     }
 
-    /// It turned out that the result is a stream.
+    /// It turned out that the result is a stream. A part's is not that of the whole.
     pub fn streams(&self) {
         let state = self.state.lock();
         let key = &self.scope().key;
-        if state.finished || key.mode == Mode::Streaming {
+        if self.parent.is_some() || state.finished || key.mode == Mode::Streaming {
             return;
         }
         let (model, endpoint) = (&*key.model, &*key.endpoint);
         let scope = self.recorder.scope(&ScopeKey { model, endpoint, mode: Mode::Streaming });
-        if self.parent.is_none() {
-            self.first_scope.active.add(-1.0);
-            scope.active.add(1.0);
-        }
+        self.first_scope.active.add(-1.0);
+        scope.active.add(1.0);
         let _ = self.stream_scope.set(scope); // the state is locked: nobody was faster
     }
 
@@ -232,21 +300,23 @@ impl Request {
 
     /// It waits in a queue.
     pub fn queued(&self) {
-        let mut state = self.state.lock();
+        let whole = self.whole();
+        let mut state = whole.state.lock();
         if !state.queued && !state.finished {
             state.queued = true;
-            self.queue_depth(1.0);
+            whole.queue_depth(1.0);
         }
     }
 
     /// It left the queue; records the time since it began, if it had waited for the first time.
     pub fn scheduled(&self, at: Nanos) {
-        let mut state = self.state.lock();
+        let whole = self.whole();
+        let mut state = whole.state.lock();
         if std::mem::take(&mut state.queued) {
-            self.queue_depth(-1.0);
+            whole.queue_depth(-1.0);
             if state.scheduled_at.is_none() {
                 state.scheduled_at = Some(at);
-                self.record_queue_wait(seconds_between(self.began, at));
+                whole.record_queue_wait(seconds_between(whole.began, at));
             }
         }
     }
@@ -264,10 +334,12 @@ impl Request {
     /// Production goes on after a time that is not part of it: the consumer's own.
     pub fn resumed(&self, at: Nanos) {
         let mut state = self.state.lock();
-        if state.first_token_seen {
-            state.since = state.since.max(at);
-        }
         state.tokens_before = state.tokens;
+        if self.is_part {
+            self.whole().state.lock().goes_on(at);
+        } else {
+            state.goes_on(at);
+        }
     }
 
     /// Production has given an item of `count` tokens and pauses: it is timed as such, unless
@@ -289,6 +361,12 @@ impl Request {
         if count == 0 || state.finished {
             return;
         }
+        if let (true, Some(parent)) = (self.is_part, &self.parent) {
+            state.add(count);
+            let mut outer = parent.state.lock();
+            outer.parts_tokens += count;
+            return parent.add_timed(&mut outer, at, count);
+        }
         let gap = seconds_between(state.since, at);
         let first = !std::mem::replace(&mut state.first_token_seen, true);
         state.since = at;
@@ -306,15 +384,28 @@ impl Request {
 
     /// Adds tokens without timing them.
     pub fn add_tokens(&self, count: u64) {
-        self.add_to(&mut self.state.lock(), None, count, self.batch_size());
+        self.add_to(&mut self.state.lock(), None, count, self.whole().batch_size());
     }
 
-    /// The completion has this many tokens in all; saying it twice counts it once.
+    /// The completion has this many tokens in all; saying it twice counts it once. Those of its
+    /// parts it has at least.
     pub fn set_token_count(&self, count: u64) {
         let mut state = self.state.lock();
-        state.tokens = count;
+        let count = count.max(state.parts_tokens);
+        let change = count.wrapping_sub(state.tokens) as i64;
+        self.shift_tokens(&mut state, change);
+    }
+
+    fn shift_tokens(&self, state: &mut State, change: i64) {
+        state.tokens = state.tokens.saturating_add_signed(change);
         state.tokens_known = true;
-        self.count_new_tokens(&mut state, None, self.batch_size());
+        if let Some(parent) = &self.parent {
+            let mut outer = parent.state.lock();
+            outer.parts_tokens = outer.parts_tokens.saturating_add_signed(change);
+            parent.shift_tokens(&mut outer, change);
+        } else {
+            self.count_new_tokens(state, None, self.batch_size());
+        }
     }
 
     /// Tokens of the completion so far.
@@ -324,10 +415,11 @@ impl Request {
 
     /// Records a time to first token that the caller measured; only the first one counts.
     pub fn set_ttft(&self, seconds: f64) {
-        let mut state = self.state.lock();
         let Some(seconds) = self.recorder.checked(seconds) else { return };
+        let whole = self.whole();
+        let mut state = whole.state.lock();
         if !state.finished && !std::mem::replace(&mut state.first_token_seen, true) {
-            self.record_ttft(&state, seconds);
+            whole.record_ttft(&state, seconds);
         }
     }
 
@@ -338,9 +430,10 @@ impl Request {
         }
     }
 
-    /// Whether it has ended.
+    /// Whether it has ended, or what it is a part of.
     pub fn is_finished(&self) -> bool {
-        self.state.lock().finished
+        let whole = self.parent.as_ref().filter(|_| self.is_part);
+        self.state.lock().finished || whole.is_some_and(|whole| whole.is_finished())
     }
 
     /// The key by which an engine's request can name this one as its parent
@@ -366,6 +459,10 @@ impl Request {
         if let Some(key) = state.key.take() {
             self.recorder.disown(key);
         }
+        if let (true, Some(parent)) = (self.is_part, &self.parent) {
+            parent.state.lock().parts_prompt_tokens += state.all_prompt_tokens();
+            return None;
+        }
         if let (Some(scheduled), Some(first)) = (state.scheduled_at, state.first_token_at) {
             self.record_phases(scheduled, first, at);
         }
@@ -375,7 +472,7 @@ impl Request {
             parent.state.lock().parts_prompt_tokens += prompt_tokens.unwrap_or(0);
             return None;
         }
-        let prompt_tokens = prompt_tokens.unwrap_or(state.parts_prompt_tokens);
+        let prompt_tokens = prompt_tokens.unwrap_or(0).max(state.parts_prompt_tokens);
         self.count_prompt_tokens(prompt_tokens);
         self.scope().active.add(-1.0);
         let streamed = state.first_token_seen && self.scope().key.mode == Mode::Streaming;
@@ -438,12 +535,13 @@ impl Request {
     }
 
     fn first_token(&self, state: &State, at: Nanos) {
-        if let Some(parent) = &self.parent {
-            let mut outer = parent.state.lock();
-            outer.prompt_tokens = outer.prompt_tokens.or(state.prompt_tokens);
+        if self.parent.is_some() {
+            let counted = self.counted();
+            let mut outer = counted.state.lock();
             outer.since = at;
             if !std::mem::replace(&mut outer.first_token_seen, true) {
-                parent.record_ttft(&outer, seconds_between(parent.began, at));
+                outer.first_prompt_tokens = state.prompt_tokens;
+                counted.record_ttft(&outer, seconds_between(counted.began, at));
             }
         } else {
             self.record_ttft(state, seconds_between(self.began, at));
@@ -456,10 +554,11 @@ impl Request {
 
     /// Counts tokens that were produced `at`; None: now.
     fn add_to(&self, state: &mut State, at: Option<Nanos>, count: u64, batch_size: usize) {
-        state.tokens += count;
-        state.tokens_known = true;
+        state.add(count);
         if let Some(parent) = &self.parent {
-            parent.add_to(&mut parent.state.lock(), at, count, batch_size);
+            let mut outer = parent.state.lock();
+            outer.parts_tokens += count;
+            parent.add_to(&mut outer, at, count, batch_size);
         } else {
             self.count_new_tokens(state, at, batch_size);
         }
@@ -493,7 +592,7 @@ impl Request {
     }
 
     fn record_ttft(&self, state: &State, seconds: f64) {
-        let index = prompt_size_index(state.prompt_tokens);
+        let index = prompt_size_index(state.prompt_tokens.or(state.first_prompt_tokens));
         let device = self.device.as_deref().unwrap_or_default();
         let labels = [&*self.scope().key.model, PROMPT_SIZES[index], device];
         let make = || self.recorder.family(Name::Ttft).series(&labels);
@@ -505,7 +604,7 @@ impl Request {
     }
 
     fn observe_inter_token(&self, seconds: f64, n: u64) {
-        let counted = self.parent.as_deref().unwrap_or(self);
+        let counted = self.counted();
         let make =
             || counted.recorder.family(Name::InterToken).series(&[&*counted.scope().key.model]);
         counted.scope().inter_token.get(make).observe_n(seconds, n);

@@ -68,12 +68,6 @@ struct State {
     /// The one that is open, or was last.
     request: Option<PyRequest>,
     is_open: bool,
-    /// The request is an outer one, which ends by itself.
-    joined: bool,
-    /// Tokens that it had before the block.
-    base: u64,
-    /// Tokens of a block that is closed.
-    count: u64,
     streamed: bool,
     /// When it was opened, on its recorder's clock, and when that was on Python's.
     began: Nanos,
@@ -164,11 +158,7 @@ impl PyBlock {
     #[getter]
     fn token_count(&self) -> u64 {
         let state = self.state.lock();
-        match &state.request {
-            Some(request) if state.is_open => request.token_count() - state.base,
-            Some(request) if !state.joined => request.token_count(),
-            _ => state.count,
-        }
+        state.request.as_ref().map_or(0, PyRequest::token_count)
     }
 
     /// A token was produced now: the first gives the TTFT, each other an inter-token latency.
@@ -187,8 +177,8 @@ impl PyBlock {
 
     /// The completion has this many tokens in all; saying it twice counts it once.
     fn set_token_count(slf: &Bound<'_, Self>, count: Count) -> PyResult<()> {
-        Self::tell_count(slf, "set_token_count", count, |state, request, count| {
-            request.set_token_count(state.base + count);
+        Self::tell_count(slf, "set_token_count", count, |_, request, count| {
+            request.set_token_count(count);
         })
     }
 
@@ -239,10 +229,10 @@ impl PyBlock {
         self.state.lock().request.clone()
     }
 
-    /// Opens a request, or joins this one.
+    /// Opens a request, or a part of this one.
     ///
     /// Args:
-    ///     outer: The request that it joins, if any.
+    ///     outer: The request that it is part of, if any.
     ///     model: The label `model`, if it is not the one that was given.
     ///     endpoint: The label `endpoint`, if it is not the one that was given.
     ///
@@ -264,17 +254,15 @@ impl PyBlock {
         if state.is_open {
             return Ok(false);
         }
-        let (request, began, base) = if let Some(outer) = outer.map(Bound::get) {
-            (outer.clone(), outer.now(), outer.token_count())
+        let request = if let Some(outer) = outer.map(Bound::get) {
+            PyRequest::part_of(outer)
         } else {
             let model = label(py, model, self.model.as_ref(), "default")?;
             let endpoint = label(py, endpoint, self.endpoint.as_ref(), "")?;
-            let request = PyRequest::open(model, endpoint, self.mode, self.batch_size);
-            let began = request.began();
-            (request, began, 0)
+            PyRequest::open(model, endpoint, self.mode, self.batch_size)
         };
-        let (request, joined) = (Some(request), outer.is_some());
-        *state = State { request, is_open: true, joined, base, began, ..State::default() };
+        let began = request.began();
+        *state = State { request: Some(request), is_open: true, began, ..State::default() };
         Ok(true)
     }
 
@@ -295,10 +283,6 @@ impl PyBlock {
             let partial = status == Status::Error && state.streamed;
             let status = state.stated.unwrap_or(if partial { Status::Partial } else { status });
             (state.status, state.is_open) = (Some(status), false);
-            if state.joined {
-                state.count = request.token_count() - state.base;
-                return None;
-            }
             let tokens = request.end(status, kind, severity.and_then(Severity::parse))?;
             Some((request.clone(), tokens))
         })

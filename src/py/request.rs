@@ -62,6 +62,11 @@ impl PyRequest {
         Self { request, batch_size }
     }
 
+    /// A part of it; see `part`.
+    pub(super) fn part_of(outer: &Self) -> Self {
+        Self { request: outer.request.part(), batch_size: outer.batch_size }
+    }
+
     /// When it began, on its recorder's clock.
     pub(super) fn began(&self) -> Nanos {
         self.request.began()
@@ -105,6 +110,19 @@ impl PyRequest {
     #[pyo3(signature = (model, endpoint="", mode="standard", batch_size=0))]
     fn new(model: &str, endpoint: &str, mode: &str, batch_size: usize) -> PyResult<Self> {
         Ok(Self::open(model, endpoint, Mode::parse(mode)?, batch_size))
+    }
+
+    /// A part of it, as a request of its own would be: what it counts is counted in the whole, its
+    /// time is that of the whole, and its end leaves no sample.
+    fn part(&self) -> Self {
+        Self::part_of(self)
+    }
+
+    /// The request that this one is part of, or None.
+    #[getter]
+    fn whole(&self) -> Option<Self> {
+        let request = self.request.parent()?.clone();
+        Some(Self { request, batch_size: self.batch_size })
     }
 
     /// The key by which an engine's request names this one as its parent.

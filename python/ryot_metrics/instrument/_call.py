@@ -50,8 +50,10 @@ class Call:
 
     def __init__(self, model: str, endpoint: str, mode: str, batch_size: int = 0) -> None:
         outer = current_request()
-        self._request = outer or begin(model, endpoint, mode, batch_size)
-        self._joined = outer is not None
+        if outer is None:
+            self._request = begin(model, endpoint, mode, batch_size)
+        else:
+            self._request = outer.part()
         self._scope = _CallScope(self._request)
         self._outer: Current = None
         self._completion: int | None = None
@@ -112,10 +114,8 @@ class Call:
             return
         self._ended = True
         if self._completion is not None:
-            others = self._request.token_count - self.tokens
-            self._request.set_token_count(max(others, 0) + self._completion)
-        if not self._joined:
-            end(self._request, status, error_type, severity)
+            self._request.set_token_count(self._completion)
+        end(self._request, status, error_type, severity)
 
     def abandon(self) -> None:
         """The consumer takes no more: cancelled, unless the answer was complete."""
