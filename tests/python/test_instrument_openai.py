@@ -313,7 +313,7 @@ def test_the_stream_helper(kind):
 
 def test_a_cancelled_task(live):
     """A task that is cancelled while it waits for its answer is no error."""
-    engine = ScriptedEngine(["a"], end=None, name="task")
+    engine = ScriptedEngine(["a"], end=None, name="a cancelled task")
 
     async def scenario(client):
         stream = await chat(client, engine.name, stream=True)
