@@ -655,6 +655,28 @@ def test_the_mode_is_what_the_client_asks_for(headers, body, mode):
     assert change.sum(LATENCY, model="mode") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "length", "mode", "expected"),
+    [
+        (SSE, False, None, "streaming"),
+        ("text/plain", False, None, "streaming"),
+        ("text/plain", True, None, "standard"),
+        (JSON, False, None, "standard"),
+        (SSE, False, "standard", "standard"),
+        (SSE, False, "batch", "batch"),
+    ],
+)
+def test_the_mode_is_what_the_response_turns_out_to_be(kind, length, mode, expected):
+    """A stream that nobody asked for is one, unless the mode was chosen for all."""
+    pieces = (b"data: a\n\n", b"data: b\n\n")
+    app = asgi_app(pieces=pieces, kind=kind, length=length)
+    with changes() as change:
+        asyncio.run(call(InferenceMiddleware(app, model="turns-out", mode=mode)))
+    assert change.sum(LATENCY, model="turns-out", generation_mode=expected) == 1
+    assert change.sum(LATENCY, model="turns-out") == 1
+    assert change.sum(ACTIVE, model="turns-out") == 0
+
+
 def test_events_in_whatever_pieces():
     """The number of tokens does not depend on where a stream is cut."""
     stream = b"data: a\r\n\r\nevent: x\ndata: b\n\n:ping\n\ndata: [DONE]\n\ndata:c\r\r"

@@ -39,7 +39,8 @@ class Middleware:
         models: The only names that a client may give; any other is `model`. None for all.
         mode: `standard`, `streaming` or `batch` for all requests; None for `streaming` where the
             client asks for a stream, by `Accept: text/event-stream` or by `"stream": true` in a
-            body that is read for its model, else `standard`.
+            body that is read for its model, or gets one, of events or without a length; else
+            `standard`.
         max_body_bytes: The largest JSON body of a request or a response that is looked into.
         read_usage: Whether tokens are taken from OpenAI's `usage` in a JSON response or in an
             event, unless something inside of the app counts them.
@@ -105,9 +106,11 @@ class Middleware:
             document = json_object(body)
             named = (document.get(self._model_body or ""), *named)
             streams = streams or document.get("stream") is True
-        mode = self._mode or ("streaming" if streams else "standard")
+        asked = "streaming" if streams else "standard"
         model = next(filter(self._allowed, named), None) or self._default(request)
-        return Exchange(model, endpoint, mode, self._max_usage_bytes, self._count_events)
+        return Exchange(
+            model, endpoint, self._mode, asked, self._max_usage_bytes, self._count_events
+        )
 
     def _allowed(self, name: object) -> bool:
         """Whether what a client wrote may be a label value."""

@@ -40,7 +40,8 @@ class Exchange:
     Args:
         model: The label `model`.
         endpoint: Where it goes.
-        mode: `standard`, `streaming` or `batch`.
+        mode: `standard`, `streaming` or `batch`; None for what the response turns out to be.
+        asked: What the client asked for, where mode is None.
         max_body_bytes: The largest JSON response that is looked into for its `usage`; 0 for none.
         count_events: Whether events of a stream count as tokens where nothing else counts.
 
@@ -59,6 +60,7 @@ class Exchange:
         "_endpoint",
         "_events",
         "_finished",
+        "_fixed",
         "_http_status",
         "_max_body_bytes",
         "_sent",
@@ -72,11 +74,13 @@ class Exchange:
         self,
         model: str,
         endpoint: Endpoint,
-        mode: str,
+        mode: str | None,
+        asked: str,
         max_body_bytes: int,
         count_events: bool,
     ) -> None:
-        self.request = begin(model, endpoint.name, mode)
+        self.request = begin(model, endpoint.name, mode or asked)
+        self._fixed = mode is not None
         self.hung_up = False
         self.complete = False
         self._endpoint = endpoint
@@ -101,12 +105,17 @@ class Exchange:
         if http_status >= 400:
             return
         if content_type.startswith("text/event-stream"):
-            self._streamed = True
             self._events = Events()
+            self._streams()
         elif content_type.startswith("application/json"):  # Django announces no length
             self._document = []
         elif length is None:
-            self._streamed = True
+            self._streams()
+
+    def _streams(self) -> None:
+        self._streamed = True
+        if not self._fixed:
+            self.request.streams()
 
     @_never_raises
     def produces(self, chunk: bytes) -> None:
