@@ -55,6 +55,87 @@ impl Mode {
     }
 }
 
+/// What a request is to its caller: somebody waits for it, or it may take its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Somebody waits for each token.
+    #[default]
+    Interactive,
+    /// It takes what interactive requests leave.
+    Background,
+}
+
+impl Class {
+    /// All classes, the most urgent first.
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Background];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Background => "background",
+        }
+    }
+
+    /// The class with this name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            Error::InvalidArgument(format!("priority is {text:?}; it must be one of {known}"))
+        })
+    }
+}
+
+/// A promise about latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slo {
+    /// From queued to the first token.
+    Ttft,
+    /// Between two tokens of an answer.
+    Tbt,
+}
+
+impl Slo {
+    /// All promises.
+    pub const ALL: [Self; 2] = [Self::Ttft, Self::Tbt];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ttft => "ttft",
+            Self::Tbt => "tbt",
+        }
+    }
+}
+
+/// Why something left the prefix cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Eviction {
+    /// Its memory was needed.
+    MemoryPressure,
+    /// Nothing asked for it for too long.
+    Timeout,
+    /// Somebody said so.
+    Manual,
+}
+
+impl Eviction {
+    /// All reasons.
+    pub const ALL: [Self; 3] = [Self::MemoryPressure, Self::Timeout, Self::Manual];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MemoryPressure => "memory_pressure",
+            Self::Timeout => "timeout",
+            Self::Manual => "manual",
+        }
+    }
+}
+
 /// Why a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -128,6 +209,8 @@ pub enum Event {
         at: Nanos,
         /// Tokens in its prompt.
         prompt_tokens: usize,
+        /// What it is to its caller.
+        class: Class,
         /// Where it came from.
         origin: Origin,
     },
@@ -138,12 +221,46 @@ pub enum Event {
         /// When.
         at: Nanos,
     },
+    /// How much of a prompt was computed before, for this request's first place.
+    PrefixMatched {
+        /// The request.
+        id: RequestId,
+        /// Tokens that were looked for: those of the prompt.
+        queried: usize,
+        /// Tokens that need not be computed.
+        hit: usize,
+    },
     /// A running request gave up its place and waits again.
     Preempted {
         /// The request.
         id: RequestId,
         /// When.
         at: Nanos,
+    },
+    /// A preempted request runs again.
+    Resumed {
+        /// The request.
+        id: RequestId,
+        /// When.
+        at: Nanos,
+    },
+    /// An interactive request whose promise cannot be kept goes on as a background one.
+    Relegated {
+        /// The request.
+        id: RequestId,
+        /// When.
+        at: Nanos,
+    },
+    /// A token came later than promised.
+    SloMissed {
+        /// The request.
+        id: RequestId,
+        /// When.
+        at: Nanos,
+        /// Which promise.
+        slo: Slo,
+        /// The request's class.
+        class: Class,
     },
     /// The first token of the answer exists.
     FirstToken {
@@ -173,11 +290,33 @@ pub enum Event {
         decode_tokens: usize,
         /// Distinct sequences in it.
         sequences: usize,
+        /// Rows whose logits were computed.
+        logits: usize,
+        /// KV cells that it read: for each row, those of its sequence up to the row itself.
+        context: usize,
+        /// How many tokens it was allowed, decodes included.
+        budget: usize,
+        /// Prompts waited, and the guard of latencies let none of them in.
+        prefill_skipped: bool,
     },
     /// The KV cache holds another number of tokens than before.
     Occupied {
         /// How many.
         tokens: usize,
+    },
+    /// Tokens left the prefix cache for good.
+    CacheEvicted {
+        /// Why.
+        reason: Eviction,
+        /// How many.
+        tokens: usize,
+    },
+    /// The prefix cache takes another number of bytes than before.
+    CacheResident {
+        /// In the KV cache, of sequences that no request uses; 0 if a token's size is unknown.
+        device_bytes: u64,
+        /// Snapshots in the host's memory.
+        host_bytes: u64,
     },
     /// A request ended.
     Finished {

@@ -555,6 +555,12 @@ class NativeEngine:
         mode: str,
         parent: int | None,
         add_special: bool,
+        *,
+        priority: str = "interactive",
+        ttft_ms: float | None = None,
+        tbt_ms: float | None = None,
+        tenant: str = "",
+        deadline_ms: float | None = None,
     ) -> NativeStream: ...
     def tokenize(self, text: str, add_special: bool) -> list[int]: ...
     def stats(self) -> dict[str, int]: ...

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypedDict, cast, overload
 
 from ryot_metrics._ryot_metrics import (
     EngineConfig,
@@ -24,8 +24,31 @@ from ryot_metrics._ryot_metrics import (
 from ryot_metrics.models import resolve
 from ryot_metrics.tracking import current_request
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Prompt = str | Sequence[int]
 """Text, or token ids."""
+
+
+class Terms(TypedDict, total=False):
+    """What a request is promised and how urgent it is; all are keywords of `Engine.stream`.
+
+    Attributes:
+        priority: `interactive`, the default: somebody waits for it; or `background`: it takes what
+            interactive requests leave.
+        ttft_ms: The promise for the first token, in milliseconds from now; default: the engine's.
+        tbt_ms: The promise for the time between two tokens, in milliseconds; default: the engine's.
+        tenant: On whose behalf; tenants of one priority share the engine fairly. At most 256 bytes.
+        deadline_ms: Milliseconds from now after which the answer is of no use: the request then
+            ends as `cancelled`. Default: never.
+    """
+
+    priority: Literal["interactive", "background"]
+    ttft_ms: float | None
+    tbt_ms: float | None
+    tenant: str
+    deadline_ms: float | None
 
 
 class Chunk(NamedTuple):
@@ -248,6 +271,7 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         endpoint: str = "",
+        **terms: Unpack[Terms],
     ) -> Completion: ...
     @overload
     def generate(
@@ -256,6 +280,7 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         endpoint: str = "",
+        **terms: Unpack[Terms],
     ) -> list[Completion]: ...
     def generate(
         self,
@@ -263,6 +288,7 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         endpoint: str = "",
+        **terms: Unpack[Terms],
     ) -> Completion | list[Completion]:
         """Answers a prompt, or a list of them at once; waits for the end.
 
@@ -270,6 +296,7 @@ class Engine:
             prompt: Text or token ids, or a list of such.
             params: How the answer is drawn; by default `SamplingParams()`.
             endpoint: The label `endpoint` of the request's metrics.
+            **terms: Urgency and promises: see `Terms`.
 
         Returns:
             A completion, or one for each prompt. In a list, a prompt that failed on the way has
@@ -282,7 +309,7 @@ class Engine:
             DecodeError: If a single prompt failed on the way.
         """
         if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-            stream = self.stream(prompt, params, endpoint=endpoint, mode="standard")
+            stream = self.stream(prompt, params, endpoint=endpoint, mode="standard", **terms)
             return _collect(stream, raises=True)
         if not prompt:
             raise ValueError("the list of prompts has 0 entries; at least 1 is needed")
@@ -293,7 +320,7 @@ class Engine:
         for one in cast("list[str] | list[list[int]]", prompt):
             if len(open_streams) >= most:
                 completions.append(_collect(open_streams.popleft(), raises=False))
-            open_streams.append(self.stream(one, params, endpoint=endpoint, mode="batch"))
+            open_streams.append(self.stream(one, params, endpoint=endpoint, mode="batch", **terms))
         completions.extend(_collect(stream, raises=False) for stream in open_streams)
         return completions
 
@@ -305,6 +332,7 @@ class Engine:
         endpoint: str = "",
         mode: str = "streaming",
         add_special: bool = True,
+        **terms: Unpack[Terms],
     ) -> Stream:
         """Answers a prompt token by token.
 
@@ -314,6 +342,7 @@ class Engine:
             endpoint: The label `endpoint` of the request's metrics.
             mode: How the metrics call the request: `streaming`, `standard` or `batch`.
             add_special: Whether the model's token for a beginning is put before the text.
+            **terms: Urgency and promises: see `Terms`.
 
         Returns:
             The stream, an iterator and an async iterator. Its request runs from now on.
@@ -333,7 +362,8 @@ class Engine:
         parent = request.key if request is not None else None
         params = params or SamplingParams()
         tokens = prompt if isinstance(prompt, str) else list(prompt)
-        return Stream(self._native.submit(tokens, params, endpoint, mode, parent, add_special))
+        native = self._native.submit(tokens, params, endpoint, mode, parent, add_special, **terms)
+        return Stream(native)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """The tokens of a text.

@@ -17,6 +17,7 @@ use crate::engine::config::EngineConfig;
 use crate::engine::output::{Delta, Finish, Gate, Mailbox, Next, Wakeup};
 use crate::engine::sampling::SamplingParams;
 use crate::engine::sequence::answer_room;
+use crate::engine::terms::Terms;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer, Origin, RequestId};
 
@@ -65,6 +66,7 @@ pub(super) struct Submission {
     pub(super) prompt: Vec<Token>,
     pub(super) max_answer: usize,
     pub(super) params: SamplingParams,
+    pub(super) terms: Terms,
     pub(super) origin: Origin,
     pub(super) queued_at: u64,
     pub(super) mailbox: Arc<Mailbox>,
@@ -168,11 +170,13 @@ impl Client {
         &self,
         prompt: Prompt,
         params: SamplingParams,
+        terms: Terms,
         origin: Origin,
     ) -> Result<RequestHandle> {
         self.link.guard("submit a request")?;
-        let submitted =
-            self.prepare(prompt, params, &origin).and_then(|submission| self.enqueue(submission));
+        let submitted = self
+            .prepare(prompt, params, terms, &origin)
+            .and_then(|submission| self.enqueue(submission));
         if let Err(error) = &submitted {
             self.observer.observe(&Event::Rejected { kind: error.kind(), origin });
         }
@@ -208,6 +212,7 @@ impl Client {
         &self,
         prompt: Prompt,
         params: SamplingParams,
+        terms: Terms,
         origin: &Origin,
     ) -> Result<Submission> {
         let queued_at = self.clock.now();
@@ -228,7 +233,7 @@ impl Client {
             answer_room(&self.config, info.context_train, prompt.len(), params.max_tokens)?;
         let origin = origin.clone();
         let mailbox = Arc::default();
-        Ok(Submission { id: 0, prompt, max_answer, params, origin, queued_at, mailbox })
+        Ok(Submission { id: 0, prompt, max_answer, params, terms, origin, queued_at, mailbox })
     }
 
     fn enqueue(&self, mut submission: Submission) -> Result<RequestHandle> {

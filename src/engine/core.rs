@@ -204,8 +204,9 @@ impl Core {
 
     fn enqueue(&mut self, submission: Submission) {
         self.jobs.insert(submission.id, Job::new(&submission));
-        let Submission { id, prompt, max_answer, origin, queued_at: at, .. } = submission;
-        self.observer.observe(&Event::Queued { id, at, prompt_tokens: prompt.len(), origin });
+        let Submission { id, prompt, max_answer, terms, origin, queued_at: at, .. } = submission;
+        let (prompt_tokens, class) = (prompt.len(), terms.class);
+        self.observer.observe(&Event::Queued { id, at, prompt_tokens, class, origin });
         self.scheduler.add(Sequence::new(id, prompt, max_answer));
     }
 
@@ -247,6 +248,10 @@ impl Core {
             prefill_tokens: plan.rows.len() - plan.decode_tokens,
             decode_tokens: plan.decode_tokens,
             sequences: plan.spans.len(),
+            logits: plan.rows.iter().filter(|row| row.wants_logits).count(),
+            context: plan.rows.iter().map(|row| row.position + 1).sum(),
+            budget: self.scheduler.batch_size(),
+            prefill_skipped: false,
         });
         for (id, token) in tokens {
             let unusable = || Error::Decode("the model returned no usable logits".to_owned());

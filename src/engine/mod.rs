@@ -16,6 +16,7 @@ mod sampler;
 mod sampling;
 mod scheduler;
 mod sequence;
+mod terms;
 mod text;
 mod thread;
 
@@ -27,5 +28,6 @@ pub use self::sampler::{Candidate, PENALTY_WINDOW, Sampler, Scratch, argmax};
 pub use self::sampling::{MAX_STOP_BYTES, MAX_STOPS, SamplingParams};
 pub use self::scheduler::{Plan, Scheduler, Span};
 pub use self::sequence::{Sequence, answer_room};
+pub use self::terms::{MAX_MILLIS, MAX_TENANT_BYTES, Terms};
 pub use self::text::TextStream;
 pub use self::thread::Engine;

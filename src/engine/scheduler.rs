@@ -113,6 +113,11 @@ impl Scheduler {
         self.running.iter().find(|sequence| sequence.id == id)
     }
 
+    /// The most tokens in a step.
+    pub fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
     /// How many sequences run.
     pub fn running(&self) -> usize {
         self.running.len()

@@ -26,8 +26,8 @@ use crate::event::Observer;
 /// use std::time::Duration;
 /// use ryot_metrics::backend::toy::Toy;
 /// use ryot_metrics::clock::MonotonicClock;
-/// use ryot_metrics::engine::{Engine, EngineConfig, SamplingParams};
-/// use ryot_metrics::event::Ignore;
+/// use ryot_metrics::engine::{Engine, EngineConfig, SamplingParams, Terms};
+/// use ryot_metrics::event::{Ignore, Origin};
 ///
 /// let engine = Engine::start(
 ///     Arc::new(Toy::instant()),
@@ -36,7 +36,7 @@ use crate::event::Observer;
 ///     Arc::new(MonotonicClock),
 /// )?;
 /// let params = SamplingParams { max_tokens: Some(5), ..SamplingParams::greedy() };
-/// let request = engine.submit("hello".into(), params, Default::default())?;
+/// let request = engine.submit("hello".into(), params, Terms::default(), Origin::default())?;
 /// assert!(request.wait_finished(Duration::from_secs(10))?);
 /// let (deltas, finish) = request.drain()?;
 /// assert_eq!(deltas.len(), 5);

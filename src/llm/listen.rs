@@ -138,7 +138,7 @@ impl Observer for EngineObserver {
                     self.recorder.reject(&self.model, &origin.endpoint, *kind);
                 }
             }
-            Event::Queued { id, at, prompt_tokens, origin } => {
+            Event::Queued { id, at, prompt_tokens, origin, .. } => {
                 self.queued(*id, *at, *prompt_tokens, origin);
             }
             Event::Scheduled { id, at } => self.with(*id, |request| request.scheduled(*at)),
@@ -151,6 +151,12 @@ impl Observer for EngineObserver {
             Event::Step { sequences, prefill_tokens, decode_tokens, .. } => {
                 self.step(*sequences, prefill_tokens + decode_tokens);
             }
+            Event::PrefixMatched { .. }
+            | Event::Resumed { .. }
+            | Event::Relegated { .. }
+            | Event::SloMissed { .. }
+            | Event::CacheEvicted { .. }
+            | Event::CacheResident { .. } => (),
             Event::Occupied { tokens } => {
                 if let Some(cache) = self.kv_cache.get() {
                     let sequences = self.sequences.load(Ordering::Relaxed);

@@ -12,7 +12,7 @@ use super::globals;
 use crate::backend::{self, Token};
 use crate::clock::seconds_between;
 use crate::engine::{
-    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Wakeup,
+    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Terms, Wakeup,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Mode, Observer, Origin};
@@ -296,7 +296,10 @@ impl PyEngine {
         Ok(Self(detached(py, || start(model, name, config))?))
     }
 
-    #[pyo3(signature = (prompt, params, endpoint, mode, parent, add_special))]
+    #[pyo3(signature = (
+        prompt, params, endpoint, mode, parent, add_special, *, priority="interactive",
+        ttft_ms=None, tbt_ms=None, tenant="", deadline_ms=None
+    ))]
     #[allow(clippy::too_many_arguments)] // called from one place
     fn submit(
         &self,
@@ -307,14 +310,20 @@ impl PyEngine {
         mode: &str,
         parent: Option<u64>,
         add_special: bool,
+        priority: &str,
+        ttft_ms: Option<f64>,
+        tbt_ms: Option<f64>,
+        tenant: &str,
+        deadline_ms: Option<f64>,
     ) -> PyResult<PyStream> {
         let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parent };
         let prompt = match prompt {
             PyPrompt::Text(text) => Prompt::Text { text, add_special },
             PyPrompt::Tokens(tokens) => Prompt::Tokens(tokens),
         };
+        let terms = Terms::new(priority, ttft_ms, tbt_ms, tenant, deadline_ms)?;
         let params = params.0.clone();
-        let handle = detached(py, || self.0.submit(prompt, params, origin))?;
+        let handle = detached(py, || self.0.submit(prompt, params, terms, origin))?;
         Ok(PyStream { handle, finish: OnceLock::new() })
     }
 

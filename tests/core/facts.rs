@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ryot_metrics::clock::{Clock, ManualClock, Nanos};
 use ryot_metrics::error::ErrorKind;
-use ryot_metrics::event::{Event, FinishReason, Mode, Observer, Origin};
+use ryot_metrics::event::{Class, Event, FinishReason, Mode, Observer, Origin};
 use ryot_metrics::gpu::Reading;
 use ryot_metrics::llm::{
     CATALOGUE, End, EngineObserver, LABEL_VALUES, Recorder, Settings, Start, VIEWS,
@@ -289,10 +289,25 @@ fn the_engine_s_start_cache_and_batches_are_on_the_page() {
     observer.observe(&Event::ModelLoaded { seconds: 2.0, error: None, again: false });
     observer.observe(&Event::Ready { seconds: 0.5, context: 4096, bytes_per_token: Some(10) });
     let origin = Origin::default();
-    observer.observe(&Event::Queued { id: 1, at: 0, prompt_tokens: 7, origin });
+    observer.observe(&Event::Queued {
+        id: 1,
+        at: 0,
+        prompt_tokens: 7,
+        class: Class::Interactive,
+        origin,
+    });
     let (prefill_tokens, decode_tokens) = (7, 0);
-    let step =
-        |sequences| Event::Step { at: 0, nanos: 1, prefill_tokens, decode_tokens, sequences };
+    let step = |sequences| Event::Step {
+        at: 0,
+        nanos: 1,
+        prefill_tokens,
+        decode_tokens,
+        sequences,
+        logits: 0,
+        context: 0,
+        budget: 0,
+        prefill_skipped: false,
+    };
     observer.observe(&step(2));
     observer.observe(&Event::FirstToken { id: 1, at: 0 });
     observer.observe(&Event::Occupied { tokens: 7 });
@@ -324,7 +339,13 @@ fn a_preempted_request_waits_once_and_its_parts_are_timed_from_the_first_step() 
     observer.observe(&Event::Ready { seconds: 0.5, context: 100, bytes_per_token: None });
     assert_eq!(bench.lines("ryot_engine_preemptions_total")[0].split(' ').next_back(), Some("0.0"));
     let origin = Origin::default();
-    observer.observe(&Event::Queued { id: 1, at: 0, prompt_tokens: 7, origin });
+    observer.observe(&Event::Queued {
+        id: 1,
+        at: 0,
+        prompt_tokens: 7,
+        class: Class::Interactive,
+        origin,
+    });
     observer.observe(&Event::Scheduled { id: 1, at: SECOND });
     observer.observe(&Event::Occupied { tokens: 25 });
     observer.observe(&Event::FirstToken { id: 1, at: 3 * SECOND });
@@ -397,7 +418,17 @@ fn write_everything(bench: &Bench) {
     let observer = EngineObserver::new(recorder.clone(), "m", "cpu");
     observer.observe(&Event::Preempted { id: 1, at: 0 });
     let (prefill_tokens, decode_tokens) = (1, 1);
-    observer.observe(&Event::Step { at: 0, nanos: 1, prefill_tokens, decode_tokens, sequences: 1 });
+    observer.observe(&Event::Step {
+        at: 0,
+        nanos: 1,
+        prefill_tokens,
+        decode_tokens,
+        sequences: 1,
+        logits: 0,
+        context: 0,
+        budget: 0,
+        prefill_skipped: false,
+    });
     recorder.dropped("invalid_value");
     let facts = [("version".to_owned(), "1".to_owned())];
     for name in [ryot_metrics::llm::Name::SystemInfo, ryot_metrics::llm::Name::ModelInfo] {
@@ -417,7 +448,13 @@ fn an_engine_s_part_of_a_request_that_has_ended_leaves_nothing() {
     outer.finish(0, End::success(0));
     let before = encode(&bench.registry, Format::Text004);
     let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
-    observer.observe(&Event::Queued { id: 1, at: 0, prompt_tokens: 3, origin });
+    observer.observe(&Event::Queued {
+        id: 1,
+        at: 0,
+        prompt_tokens: 3,
+        class: Class::Interactive,
+        origin,
+    });
     observer.observe(&Event::Scheduled { id: 1, at: SECOND });
     observer.observe(&Event::FirstToken { id: 1, at: SECOND });
     let reason = FinishReason::Cancelled;

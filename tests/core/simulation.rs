@@ -11,7 +11,7 @@ use ryot_metrics::backend::toy::{Toy, ToyDecoder};
 use ryot_metrics::backend::{DecodeFailure, Decoder, Row, SeqId, Token};
 use ryot_metrics::clock::ManualClock;
 use ryot_metrics::engine::{
-    Client, Core, EngineConfig, Finish, Progress, Prompt, RequestHandle, SamplingParams,
+    Client, Core, EngineConfig, Finish, Progress, Prompt, RequestHandle, SamplingParams, Terms,
 };
 use ryot_metrics::error::Error;
 use ryot_metrics::event::{Event, FinishReason, Observer, Origin, RequestId};
@@ -85,7 +85,12 @@ impl World {
         let prompt: Vec<Token> = (0..length).map(|_| self.below(256) as Token).collect();
         let max_tokens = 1 + self.below(30);
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::greedy() };
-        match self.client.submit(Prompt::Tokens(prompt.clone()), params, Origin::default()) {
+        match self.client.submit(
+            Prompt::Tokens(prompt.clone()),
+            params,
+            Terms::default(),
+            Origin::default(),
+        ) {
             Ok(handle) => self.live.push(Request {
                 handle,
                 prompt,

@@ -9,7 +9,7 @@ use ryot_metrics::backend::toy::Toy;
 use ryot_metrics::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, Token};
 use ryot_metrics::clock::MonotonicClock;
 use ryot_metrics::engine::{
-    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Wakeup,
+    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Terms, Wakeup,
 };
 use ryot_metrics::error::{Error, ErrorKind, Result};
 use ryot_metrics::event::{Event, FinishReason, Ignore, Observer, Origin};
@@ -30,7 +30,7 @@ fn greedy(max_tokens: usize) -> SamplingParams {
 }
 
 fn submit(engine: &Engine, text: &str, params: SamplingParams) -> RequestHandle {
-    engine.submit(text.into(), params, Origin::default()).unwrap()
+    engine.submit(text.into(), params, Terms::default(), Origin::default()).unwrap()
 }
 
 fn finish(request: &RequestHandle) -> (Vec<Delta>, Finish) {
@@ -156,7 +156,7 @@ fn shutdown_ends_all_requests() {
         assert_eq!(finish.reason, FinishReason::Cancelled);
         assert_eq!(finish.error, Some(Error::EngineClosed));
     }
-    let refused = engine.submit("late".into(), greedy(1), Origin::default());
+    let refused = engine.submit("late".into(), greedy(1), Terms::default(), Origin::default());
     assert_eq!(refused.unwrap_err(), Error::EngineClosed);
 }
 
@@ -166,7 +166,7 @@ fn a_full_queue_refuses() {
     let config = EngineConfig { parallel: 2, max_queue: 3, ..EngineConfig::default() };
     let engine = engine(slow(), config);
     let _live: Vec<_> = (0..5).map(|_| submit(&engine, "long", greedy(1_000))).collect();
-    match engine.submit("late".into(), greedy(1), Origin::default()) {
+    match engine.submit("late".into(), greedy(1), Terms::default(), Origin::default()) {
         Err(Error::QueueFull { limit: 3, retry_after }) => assert!(retry_after >= 0.1),
         other => panic!("{other:?}"),
     }
@@ -189,7 +189,10 @@ fn bad_requests_are_refused() {
     let (toy, clock) = (Arc::new(Toy::instant()), Arc::new(MonotonicClock));
     let engine = Engine::start(toy, config, count.clone(), clock).unwrap();
     let refusal = |prompt: Prompt| {
-        engine.submit(prompt, greedy(1), Origin::default()).unwrap_err().to_string()
+        engine
+            .submit(prompt, greedy(1), Terms::default(), Origin::default())
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(refusal("".into()), "prompt has 0 tokens; at least 1 is needed");
     assert_eq!(
@@ -206,7 +209,9 @@ fn bad_requests_are_refused() {
     );
     assert_eq!(count.0.load(Ordering::Relaxed), 4);
     let (deltas, finish) = finish(
-        &engine.submit(Prompt::Tokens(vec![65; 99]), greedy(50), Origin::default()).unwrap(),
+        &engine
+            .submit(Prompt::Tokens(vec![65; 99]), greedy(50), Terms::default(), Origin::default())
+            .unwrap(),
     );
     assert_eq!((deltas.len(), finish.reason), (1, FinishReason::Length));
 }
@@ -329,7 +334,7 @@ fn a_panic_leaves_nobody_waiting() {
     let engine = Engine::start(model, EngineConfig::default(), Arc::new(Ignore), clock).unwrap();
     let (_, ended) = finish(&submit(&engine, "x", greedy(5)));
     assert_eq!(ended.error, Some(Error::Decode("the engine's thread panicked: boom".to_owned())));
-    let refused = engine.submit("y".into(), greedy(1), Origin::default());
+    let refused = engine.submit("y".into(), greedy(1), Terms::default(), Origin::default());
     assert_eq!(refused.unwrap_err(), Error::EngineClosed);
     engine.shutdown().unwrap();
 }

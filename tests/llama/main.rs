@@ -13,7 +13,7 @@ use std::time::Duration;
 use ryot_metrics::backend::llama::Llama;
 use ryot_metrics::clock::MonotonicClock;
 use ryot_metrics::engine::{
-    Delta, Engine, EngineConfig, Finish, Prompt, RequestHandle, SamplingParams,
+    Delta, Engine, EngineConfig, Finish, Prompt, RequestHandle, SamplingParams, Terms,
 };
 use ryot_metrics::event::{Ignore, Origin};
 
@@ -40,7 +40,7 @@ fn start(model: Arc<Llama>, config: EngineConfig) -> Engine {
 
 fn submit(engine: &Engine, prompt: Prompt, max_tokens: usize) -> RequestHandle {
     let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::greedy() };
-    engine.submit(prompt, params, Origin::default()).unwrap()
+    engine.submit(prompt, params, Terms::default(), Origin::default()).unwrap()
 }
 
 fn finish(request: &RequestHandle) -> (Vec<Delta>, Finish) {

@@ -20,7 +20,7 @@ use llama_cpp_2::token::LlamaToken;
 use ryot_metrics::backend::llama::{Llama, backend};
 use ryot_metrics::backend::{Decoder, Model as _, Token};
 use ryot_metrics::clock::MonotonicClock;
-use ryot_metrics::engine::{Core, EngineConfig, Progress, Prompt, SamplingParams};
+use ryot_metrics::engine::{Core, EngineConfig, Progress, Prompt, SamplingParams, Terms};
 use ryot_metrics::event::{Ignore, Origin};
 
 use crate::{finish, model, model_path, start, submit};
@@ -109,7 +109,7 @@ fn answers(
     let (mut core, client) = Core::new(model.clone(), config, Arc::new(Ignore), clock).unwrap();
     let submit = |prompt: &Vec<Token>| {
         let prompt = Prompt::Tokens(prompt.clone());
-        client.submit(prompt, params.clone(), Origin::default()).unwrap()
+        client.submit(prompt, params.clone(), Terms::default(), Origin::default()).unwrap()
     };
     let requests: Vec<_> = prompts.iter().map(submit).collect();
     let mut answers = vec![Vec::new(); requests.len()];

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use ryot_metrics::clock::{Clock, MonotonicClock, seconds_between};
-use ryot_metrics::engine::{EngineConfig, Sampler, SamplingParams, Scratch, argmax};
+use ryot_metrics::engine::{EngineConfig, Sampler, SamplingParams, Scratch, Terms, argmax};
 use ryot_metrics::event::Origin;
 
 use crate::{finish, model, start};
@@ -24,7 +24,9 @@ fn streams() {
                     ignore_eos: true,
                     ..SamplingParams::greedy()
                 };
-                engine.submit(prompt.as_str().into(), params, Origin::default()).unwrap()
+                engine
+                    .submit(prompt.as_str().into(), params, Terms::default(), Origin::default())
+                    .unwrap()
             })
             .collect();
         let finishes: Vec<_> = requests.iter().map(|request| finish(request).1).collect();

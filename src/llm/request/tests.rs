@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::ManualClock;
 use crate::error::Error;
-use crate::event::{Event, FinishReason, Observer, Origin};
+use crate::event::{Class, Event, FinishReason, Observer, Origin};
 use crate::llm::{EngineObserver, Settings};
 use crate::metrics::{Format, Registry, encode};
 
@@ -159,7 +159,13 @@ fn an_engine_request_inside_another_is_measured_and_counted_once() {
     let outer = bench.begin(Mode::Standard);
     let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
     let origin = Origin { parent: Some(outer.key()), ..Origin::default() };
-    observer.observe(&Event::Queued { id: 7, at: 0, prompt_tokens: 60, origin });
+    observer.observe(&Event::Queued {
+        id: 7,
+        at: 0,
+        prompt_tokens: 60,
+        class: Class::Interactive,
+        origin,
+    });
     observer.observe(&Event::Scheduled { id: 7, at: MS });
     observer.observe(&Event::FirstToken { id: 7, at: 4 * MS });
     observer.observe(&Event::Tokens { id: 7, at: 6 * MS, count: 1 });
@@ -187,7 +193,17 @@ fn the_engine_s_other_facts_have_their_families() {
     let error = Some(Error::EngineClosed.kind());
     observer.observe(&Event::ModelLoaded { seconds: 1.0, error, again: true });
     let (nanos, prefill_tokens, decode_tokens) = (MS, 3, 4);
-    let step = Event::Step { at: 0, nanos, prefill_tokens, decode_tokens, sequences: 5 };
+    let step = Event::Step {
+        at: 0,
+        nanos,
+        prefill_tokens,
+        decode_tokens,
+        sequences: 5,
+        logits: 0,
+        context: 0,
+        budget: 0,
+        prefill_skipped: false,
+    };
     observer.observe(&step);
     let kind = ErrorKind::InvalidPrompt;
     observer.observe(&Event::Rejected { kind, origin: Origin::default() });
