@@ -32,6 +32,7 @@ REQUESTS = "ryot_inference_requests_total"
 TOKENS = "ryot_tokens_generated_total"
 TTFT = "ryot_ttft_latency_seconds_count"
 ACTIVE = "ryot_active_inference_requests"
+FAILURES = {"oom": MemoryError, "timeout": TimeoutError}
 
 
 @track_token_generation(model="inner")
@@ -55,9 +56,9 @@ def fastapi_app(**options):
             raise HTTPException(404)
         return {"name": name}
 
-    @models.get("/fails")
-    def fails() -> None:
-        raise MemoryError
+    @models.get("/fails/{kind}")
+    def fails(kind: str) -> None:
+        raise FAILURES[kind]
 
     @models.get("/stream")
     async def stream() -> StreamingResponse:
@@ -74,7 +75,7 @@ def starlette_app(**options):
         return PlainTextResponse("", 404 if request.path_params["name"] == "none" else 200)
 
     def fails(request):
-        raise MemoryError
+        raise FAILURES[request.path_params["kind"]]
 
     async def stream(request):
         return StarletteStream(tokens())
@@ -84,7 +85,7 @@ def starlette_app(**options):
 
     routes = [
         Route("/models/{name}", model),
-        Route("/fails", fails),
+        Route("/fails/{kind}", fails),
         Route("/stream", stream),
     ]
     app = Starlette(routes=[Mount("/v1", routes=routes)])
@@ -101,9 +102,9 @@ def litestar_routes():
             raise litestar.exceptions.NotFoundException
         return {"name": name}
 
-    @litestar.get("/v1/fails", sync_to_thread=False)
-    def fails() -> None:
-        raise MemoryError
+    @litestar.get("/v1/fails/{kind:str}", sync_to_thread=False)
+    def fails(request: litestar.Request) -> None:
+        raise FAILURES[request.path_params["kind"]]
 
     @litestar.get("/v1/stream")
     async def stream() -> litestar.response.Stream:
@@ -129,9 +130,9 @@ def flask_app(**options):
     def model(name):
         return flask.abort(404) if name == "none" else {"name": name}
 
-    @app.get("/v1/fails")
-    def fails():
-        raise MemoryError
+    @app.get("/v1/fails/<kind>")
+    def fails(kind):
+        raise FAILURES[kind]
 
     @app.get("/v1/stream")
     def stream():
@@ -145,8 +146,8 @@ def django_urls():
     def model(request, name):
         return HttpResponse(status=404) if name == "none" else JsonResponse({"name": name})
 
-    def fails(request):
-        raise MemoryError
+    def fails(request, kind):
+        raise FAILURES[kind]
 
     def stream(request):
         # Its ASGI handler would take a generator as a whole, and its WSGI handler an async one.
@@ -154,7 +155,11 @@ def django_urls():
         return StreamingHttpResponse(tokens() if scope else tokens_sync())
 
     urls = ModuleType("urls_of_the_test")
-    v1 = [path("models/<str:name>", model), path("fails", fails), re_path(r"^stream$", stream)]
+    v1 = [
+        path("models/<str:name>", model),
+        path("fails/<kind>", fails),
+        re_path(r"^stream$", stream),
+    ]
     urls.urlpatterns = [path("v1/", include(v1))]
     return urls
 
@@ -219,25 +224,47 @@ def test_the_endpoint_is_the_template(make):
 
 
 @frameworks
-def test_paths_without_a_route_are_one_series(make):
-    """Whatever a scanner asks for has one endpoint; Litestar's inner middleware never sees it."""
+def test_paths_without_a_route_are_no_requests(make):
+    """What a scanner asks for is no inference request, and no error of one, with `paths` or not."""
     with changes() as change:
         get(make(model="m"), "/a", "/b", "/v1/models/x/y")
-    labels = {"endpoint": "__unmatched__", "error_type": "invalid_prompt"}
-    expected = 0 if make is litestar_inside else 3
-    assert change.sum(REQUESTS, model="m") == expected
-    assert change.sum(REQUESTS, model="m", **labels) == expected
+        get(make(model="m", paths=["/v1/*"]), "/v1/models/x/y")
+    assert change.sum(REQUESTS) == 0
+    assert change.sum("ryot_inference_errors_total") == 0
 
 
 @frameworks
 def test_an_exception_of_a_handler(make):
-    """A handler that fails is an error; where its exception leaves the app, with its type."""
+    """A handler that fails has the outcome of its exception, whoever answers with the 500."""
     with changes() as change:
-        get(make(model="m"), "/v1/fails")
-    leaves = make in (fastapi_app, starlette_app)
-    error_type = "oom" if leaves else "inference_error"
-    assert change.sum(REQUESTS, model="m", endpoint="/v1/fails", error_type=error_type) == 1
-    assert change.sum(REQUESTS, model="m") == 1
+        get(make(model="m"), "/v1/fails/oom", "/v1/fails/timeout")
+    assert change.sum(REQUESTS, model="m", status="error", error_type="oom") == 1
+    assert change.sum(REQUESTS, model="m", status="timeout", error_type="timeout") == 1
+    assert change.sum(REQUESTS, model="m") == 2
+
+
+def test_what_a_handler_answers_is_no_failure():
+    """An exception that an app's own handler answers counts by the status of that answer."""
+    app = flask_app(model="m")
+    app.register_error_handler(MemoryError, lambda error: ("busy", 429))
+    with changes() as change:
+        get(app, "/v1/fails/oom")
+    assert change.sum(REQUESTS, model="m", error_type="inference_error") == 1
+
+
+def test_a_failure_inside_of_a_stream_that_was_begun():
+    """A tracked generator that hangs half way between does not hide whose exception it is."""
+    app = flask_app(model="m")
+
+    @app.get("/half")
+    def half():
+        stream = tokens_sync()
+        next(stream)
+        raise MemoryError
+
+    with changes() as change:
+        get(app, "/half")
+    assert change.sum(REQUESTS, model="m", error_type="oom") == 1
 
 
 @frameworks
@@ -320,7 +347,7 @@ def test_routes_that_come_later():
         get(app, "/later")
         app.get("/later")(lambda: "here")
         get(app, "/later")
-    assert change.sum(REQUESTS, model="m", endpoint="__unmatched__") == 1
+    assert change.sum(REQUESTS, model="m") == 1
     assert change.sum(REQUESTS, model="m", endpoint="/later") == 1
 
 

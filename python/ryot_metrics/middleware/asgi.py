@@ -14,7 +14,7 @@ from ryot_metrics.middleware.body import Message, Receive, is_json, peek
 from ryot_metrics.middleware.exchange import Exchange
 from ryot_metrics.middleware.finders import path_of
 from ryot_metrics.middleware.routes import Endpoint
-from ryot_metrics.tracking import Scope, current, current_request
+from ryot_metrics.tracking import current, current_request
 
 Send = Callable[[Message], Awaitable[None]]
 
@@ -46,7 +46,7 @@ class InferenceMiddleware(Middleware):
             scope, endpoint, _text(headers, b"accept"), self._named(scope, headers), body
         )
         wire = _Wire(exchange, receive, send)
-        token = current.set(Scope(exchange.request))
+        token = current.set(exchange)
         try:
             await self.app(scope, wire.receive, wire.send)
         except BaseException as error:

@@ -22,6 +22,9 @@ _log = logging.getLogger("ryot_metrics")
 class Middleware:
     """Measures the HTTP requests of an app, each as one request.
 
+    What no route of the app takes is not measured; give `endpoint` to measure what is answered
+    without the framework's router.
+
     Args:
         app: The app.
         paths: Only these are measured: paths or route templates; a `*` at the end stands for
@@ -29,7 +32,7 @@ class Middleware:
         exclude: These are not, in the same form; by default the usual paths of metrics and
             health checks. OPTIONS and HEAD never are.
         endpoint: The label `endpoint`, or a function of the ASGI scope or WSGI environment that
-            gives it; None for the template of the route, `__unmatched__` where there is none.
+            gives it; None for the template of the route, empty for an app without routes.
         model: The label `model` where nothing below gives one, or a function of the ASGI scope or
             WSGI environment that gives it.
         model_header: The request header with the model's name.

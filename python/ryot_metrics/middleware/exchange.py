@@ -10,13 +10,15 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ryot_metrics.errors import classify
 from ryot_metrics.middleware.events import DONE, Events, Usage, usage_of
 from ryot_metrics.middleware.outcomes import CANCELLED, Outcome, outcome_of
-from ryot_metrics.middleware.routes import Endpoint
-from ryot_metrics.tracking import begin, end
+from ryot_metrics.tracking import Scope, begin, end
+
+if TYPE_CHECKING:
+    from ryot_metrics.middleware.routes import Endpoint
 
 _UNFINISHED: Outcome = ("error", "inference_error")
 
@@ -34,8 +36,8 @@ def _never_raises(method: Callable[..., None]) -> Callable[..., None]:
     return safe
 
 
-class Exchange:
-    """A request from its arrival to the last byte of its response.
+class Exchange(Scope):
+    """A request from its arrival to the last byte of its response; the scope of what answers it.
 
     Args:
         model: The label `model`.
@@ -48,6 +50,7 @@ class Exchange:
     Attributes:
         hung_up: Whether the client is known to have gone.
         complete: Whether the last byte was handed to the server.
+        failure: The exception that the app's framework answered itself, as far as it says so.
     """
 
     __slots__ = (
@@ -66,8 +69,8 @@ class Exchange:
         "_sent",
         "_streamed",
         "complete",
+        "failure",
         "hung_up",
-        "request",
     )
 
     def __init__(
@@ -79,10 +82,11 @@ class Exchange:
         max_body_bytes: int,
         count_events: bool,
     ) -> None:
-        self.request = begin(model, endpoint.name, mode or asked)
+        super().__init__(begin(model, endpoint.name, mode or asked))
         self._fixed = mode is not None
         self.hung_up = False
         self.complete = False
+        self.failure: BaseException | None = None
         self._endpoint = endpoint
         self._max_body_bytes = max_body_bytes
         self._count_events = count_events
@@ -115,7 +119,7 @@ class Exchange:
     def _streams(self) -> None:
         self._streamed = True
         if not self._fixed:
-            self.request.streams()
+            self._request.streams()
 
     @_never_raises
     def produces(self, chunk: bytes) -> None:
@@ -131,7 +135,7 @@ class Exchange:
         elif self._events is not None:
             self._count(self._events, bytes(chunk), first=first)
         elif self._streamed and first:
-            self.request.set_ttft(time.perf_counter() - self._began)
+            self._request.set_ttft(time.perf_counter() - self._began)
 
     @property
     def all_sent(self) -> bool:
@@ -141,7 +145,7 @@ class Exchange:
     def resumes(self) -> None:
         """The consumer has taken its time over a piece; the next one's begins."""
         if self._counted:
-            self.request.resumed()
+            self._request.resumed()
 
     @_never_raises
     def completes(self) -> None:
@@ -155,17 +159,21 @@ class Exchange:
     def leaves(self, error: BaseException | None) -> None:
         """The app is done with the request, by this exception if there is one."""
         if not self._finished:
-            self._finish(self._outcome(error))
+            self._finish(self._outcome(error or self._answered()))
+
+    def _answered(self) -> BaseException | None:
+        """The exception behind a 5xx."""
+        return self.failure if self._http_status >= 500 else None
 
     def _count(self, events: Events, chunk: bytes, *, first: bool) -> None:
         self._done = self._done or DONE in chunk
-        if not self._count_events or self.request.token_count != self._counted:
+        if not self._count_events or self._request.token_count != self._counted:
             if first:  # ignored if who counts inside has seen its first token
-                self.request.set_ttft(time.perf_counter() - self._began)
+                self._request.set_ttft(time.perf_counter() - self._began)
             return
         if tokens := events.feed(chunk):
-            self.request.token()
-            self.request.add_tokens(tokens - 1)
+            self._request.token()
+            self._request.add_tokens(tokens - 1)
             self._counted += tokens
 
     def _take_usage(self) -> None:
@@ -175,12 +183,12 @@ class Exchange:
             usage = usage_of(b"".join(self._document))
         elif self._events is not None and self._max_body_bytes:
             usage = self._events.usage
-        if usage is None or self.request.token_count != self._counted:
+        if usage is None or self._request.token_count != self._counted:
             return
         if usage.prompt_tokens is not None:
-            self.request.set_prompt_tokens(usage.prompt_tokens)
+            self._request.set_prompt_tokens(usage.prompt_tokens)
         if usage.completion_tokens is not None:
-            self.request.set_token_count(usage.completion_tokens)
+            self._request.set_token_count(usage.completion_tokens)
 
     def _outcome(self, error: BaseException | None) -> Outcome:
         # Clients of OpenAI's protocol hang up on [DONE], before the empty last piece.
@@ -199,4 +207,5 @@ class Exchange:
 
     def _finish(self, outcome: Outcome) -> None:
         self._finished = True
-        end(self.request, *outcome)
+        self._document = self.failure = None  # a task that was begun inside may live on
+        end(self._request, *outcome)

@@ -1,7 +1,8 @@
 """How each framework tells the template of a request's route: Starlette, Litestar, Flask, Django.
 
 A finder asks the framework's own router, so that both always agree. It gives None where no route
-takes the request. Frameworks are recognised by their attributes, never imported for it.
+takes the request. Frameworks are recognised by their attributes, never imported for it; one that
+answers exceptions itself is asked to tell of them (`failures`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
+
+from ryot_metrics.middleware import failures
 
 MAX_WRAPPERS = 64
 """How many middlewares are looked through for the app inside of them."""
@@ -50,10 +53,13 @@ def finder_of(app: Any) -> Finder | None:
 
 def _of_framework(app: Any) -> Finder | None:
     if hasattr(app, "asgi_router"):
+        failures.of_litestar(app)
         return Finder(partial(_litestar, app), False)
     if hasattr(app, "url_map") and hasattr(app, "create_url_adapter"):
+        failures.of_flask(app)
         return Finder(partial(_flask, app), app.url_map.host_matching or app.subdomain_matching)
     if hasattr(app, "resolve_request"):
+        failures.of_django()
         return Finder(_django, False)
     router = getattr(app, "router", app)
     if hasattr(router, "routes"):

@@ -3,7 +3,7 @@
 | HTTP status | status | error_type |
 |---|---|---|
 | below 400 | success | |
-| 404 on a known route | error | model_not_found |
+| 404 | error | model_not_found; `invalid_prompt` where nothing tells the app's routes |
 | 408, 504 | timeout | timeout |
 | 429 | error | inference_error, as a full queue is the service's state |
 | 499 | cancelled | |
@@ -11,8 +11,9 @@
 | other 5xx | error | inference_error |
 
 What no status tells: a client that hung up is `cancelled`; an exception that leaves the app has
-the outcome that it has everywhere, and is `partial` after the first byte of a good response; a
-response that the app leaves unfinished is an `inference_error`.
+the outcome that it has everywhere, and is `partial` after the first byte of a good response; so
+has one that Flask, Django or Litestar answers with a 5xx; a response that the app leaves
+unfinished is an `inference_error`.
 """
 
 from __future__ import annotations

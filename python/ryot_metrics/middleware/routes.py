@@ -2,7 +2,8 @@
 
 The template is asked of the app's own router before the app runs, since the gauge of active
 requests has it as a label. Answers are kept by method and path; the number of kept ones is
-bounded. A path that no route takes is `__unmatched__`, so that a scanner makes one series.
+bounded. What no route takes is no inference request, whatever is answered: a scanner leaves no
+sample, and no error that an objective would count.
 
 No framework is imported before an app of it was seen.
 """
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 
 from ryot_metrics.middleware.finders import finder_of
 
-UNMATCHED = "__unmatched__"
 CACHE_SIZE = 1024
 """How many pairs of method and path are kept with their endpoints."""
 DEFAULT_EXCLUDE = (
@@ -45,7 +45,7 @@ class Endpoint(NamedTuple):
 
     Attributes:
         name: The label `endpoint`; empty if it is unknown.
-        known_route: Whether a route of the app takes it.
+        known_route: Whether a route of the app takes it, as far as the app's routes are known.
     """
 
     name: str
@@ -106,6 +106,9 @@ class Routes:
         if method in SKIPPED_METHODS:
             return None, True
         endpoint, keep = self._named(request)
+        if endpoint is None:
+            _log.debug("no route takes %s %s, which is not measured", method, path)
+            return None, keep
         template = endpoint.name
         if _among(self._exclude, path, template):
             return None, keep
@@ -113,20 +116,20 @@ class Routes:
             return None, keep
         return endpoint, keep
 
-    def _named(self, request: Request) -> tuple[Endpoint, bool]:
+    def _named(self, request: Request) -> tuple[Endpoint | None, bool]:
+        if self._finder is None and "app" in request:
+            self._finder = finder_of(request["app"])
         if callable(self._endpoint):
             return Endpoint(str(self._endpoint(request)), True), False
         if self._endpoint is not None:
             return Endpoint(self._endpoint, True), True
         if template := request.get("path_template"):  # Litestar, once it has routed
             return Endpoint(template, True), True
-        if self._finder is None and "app" in request:
-            self._finder = finder_of(request["app"])
         if self._finder is None:
             return Endpoint("", False), True
         template = self._finder.find(request)
         if template is None:  # not kept: such paths have no bound, and a route may come later
-            return Endpoint(UNMATCHED, False), False
+            return None, False
         return Endpoint(template, True), not self._finder.by_host
 
 

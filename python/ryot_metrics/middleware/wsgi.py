@@ -12,7 +12,7 @@ from typing import Any
 from ryot_metrics.middleware.base import Middleware, length_of
 from ryot_metrics.middleware.body import is_json, peek_wsgi
 from ryot_metrics.middleware.exchange import Exchange
-from ryot_metrics.tracking import Scope, current, current_request
+from ryot_metrics.tracking import current, current_request
 
 
 class InferenceWSGIMiddleware(Middleware):
@@ -42,8 +42,7 @@ class InferenceWSGIMiddleware(Middleware):
             body = peek_wsgi(environ, self._max_body_bytes)
         accept = environ.get("HTTP_ACCEPT", "")
         exchange = self._open(environ, endpoint, accept, self._named(environ), body)
-        scope = Scope(exchange.request)
-        token = current.set(scope)
+        token = current.set(exchange)
         try:
             response = self._run(environ, _observed(start_response, exchange))
         except BaseException as error:
@@ -56,7 +55,7 @@ class InferenceWSGIMiddleware(Middleware):
             exchange.completes()
             exchange.leaves(None)
             return response
-        return _Body(response, exchange, scope)
+        return _Body(response, exchange)
 
     def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response: Iterable[bytes] = self.app(environ, start_response)
@@ -81,11 +80,10 @@ def _observed(start_response: Callable[..., Any], exchange: Exchange) -> Callabl
 class _Body:
     """A response's body, each piece of which is produced as part of the request."""
 
-    def __init__(self, response: Iterable[bytes], exchange: Exchange, scope: Scope) -> None:
+    def __init__(self, response: Iterable[bytes], exchange: Exchange) -> None:
         self._response = response
         self._pieces: Iterator[bytes] | None = None
         self._exchange = exchange
-        self._scope = scope
 
     def __iter__(self) -> _Body:
         return self
@@ -93,7 +91,7 @@ class _Body:
     def __next__(self) -> bytes:
         exchange = self._exchange
         exchange.resumes()
-        token = current.set(self._scope)
+        token = current.set(exchange)
         try:
             if self._pieces is None:
                 self._pieces = iter(self._response)
@@ -115,7 +113,7 @@ class _Body:
     def close(self) -> None:
         """Ends the response, before its end if the client has hung up."""
         self._exchange.hung_up = not self._exchange.complete
-        token = current.set(self._scope)
+        token = current.set(self._exchange)
         try:
             if close := getattr(self._response, "close", None):
                 close()
