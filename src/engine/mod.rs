@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod core;
 mod output;
+mod policy;
 mod sampler;
 mod sampling;
 mod scheduler;
@@ -24,6 +25,11 @@ pub use self::client::{Client, Prompt, RequestHandle, Stats};
 pub use self::config::{EngineConfig, MAX_PARALLEL};
 pub use self::core::{Core, Progress};
 pub use self::output::{Delta, Finish, Next, Wakeup};
+pub use self::policy::{
+    Allowance, DECODE_WEIGHT, FAIRNESS_TOKENS, Load, MAX_SKIPS, MIN_PREFILL, PREFILL_WEIGHT,
+    Policy, PolicyKind, QUANTUM, STEP, SloBudget, StepModel, TokenCounters, UmaBudget, UmaConfig,
+    Work, chunk_cells,
+};
 pub use self::sampler::{Candidate, PENALTY_WINDOW, Sampler, Scratch, argmax};
 pub use self::sampling::{MAX_STOP_BYTES, MAX_STOPS, SamplingParams};
 pub use self::scheduler::{Plan, Scheduler, Span};

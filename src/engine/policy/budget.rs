@@ -1,0 +1,212 @@
+//! The default policy: the largest prefill with which the step still keeps the tightest promise.
+//!
+//! Decodes come first and prompts fill what time is left, as in Sarathi-Serve (arXiv 2403.02310);
+//! the chunk follows from the slack, as in Niyama (arXiv 2503.22562). A floor keeps prompts moving
+//! whatever the slack: a bound is what suspended prefill needs most (arXiv
+//! 2602.16603). Must not know: sequences, queues, metrics.
+
+use crate::clock::Nanos;
+use crate::engine::policy::step_model::{StepModel, Work};
+use crate::engine::policy::{Allowance, Load};
+
+/// Chunks are multiples of it: few distinct shapes of a batch let a backend use its graph again.
+pub const QUANTUM: usize = 8;
+
+/// The least prefill, in tokens, of any [`MAX_SKIPS`]` + 1` steps: two quanta, about one decode
+/// step of eight sequences on the CPU that the [`StepModel`] begins with.
+pub const MIN_PREFILL: usize = 16;
+
+/// So many steps in a row may hold no prefill although a prompt waits. At 100 ms a step, a prompt
+/// then goes on twice a second.
+pub const MAX_SKIPS: usize = 4;
+
+/// The most time that prompts take of a step by default, 60 ms: a cancel and an arrival wait for
+/// the step that runs.
+pub const STEP: Nanos = 60_000_000;
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct SloBudget {
+    model: StepModel,
+    step: Nanos,
+    target: usize,
+    floor: Floor,
+}
+
+impl SloBudget {
+    /// `step` is the most time that prompts may take of a step, however loose the promises.
+    pub fn new(step: Nanos) -> Self {
+        Self { model: StepModel::default(), step, target: 0, floor: Floor::default() }
+    }
+
+    /// How many prompt tokens the next step takes: what fits in time, or all that is wanted if
+    /// that fits; at most a quarter and one quantum more than the last time, so that neither a
+    /// loose moment nor an untried prediction makes a step of a new size at once.
+    pub fn prefill(&mut self, load: &Load) -> Allowance {
+        let wanted = load.wanted.min(load.room);
+        if wanted == 0 {
+            self.floor.record(load, 0);
+            return Allowance { tokens: 0, target: self.target, skipped: false };
+        }
+        let (limit, most) = (self.limit(load), self.target + self.target / 4 + QUANTUM);
+        let fits = |tokens: usize| {
+            self.model.predict_within(&load.work.with_prefill(tokens, load.base_context)) <= limit
+        };
+        let sizes = (QUANTUM..=most.min(load.room)).step_by(QUANTUM);
+        self.target = sizes.take_while(|&tokens| fits(tokens)).last().unwrap_or(0);
+        let fitting = if wanted <= most && fits(wanted) { wanted } else { self.target };
+        let tokens = fitting.max(self.floor.least(load)).min(wanted);
+        self.floor.record(load, tokens);
+        Allowance { tokens, target: self.target, skipped: tokens == 0 }
+    }
+
+    /// How many decodes without a promise join those with one: as many as fit into the slack, and
+    /// at least their share, with which each has a turn in [`MAX_SKIPS`]` + 1` steps. To let all of
+    /// them run in one step now and then would cost the promises more.
+    pub fn background_decodes(&self, load: &Load, background: &Work) -> usize {
+        let (all, Some(slack)) = (background.decodes, load.slack) else {
+            return background.decodes;
+        };
+        let joined = |count: usize| Work {
+            decodes: load.work.decodes + count,
+            logits: load.work.logits + count,
+            context: load.work.context + (background.context * count).div_ceil(all),
+            ..load.work
+        };
+        let fitting = (1..=all).take_while(|&n| self.model.predict_within(&joined(n)) <= slack);
+        fitting.last().unwrap_or(0).max(all.div_ceil(MAX_SKIPS + 1))
+    }
+
+    /// A step was computed.
+    pub fn observe(&mut self, work: &Work, nanos: Nanos) {
+        self.model.observe(work, nanos);
+    }
+
+    /// How long steps take.
+    pub fn model(&self) -> &StepModel {
+        &self.model
+    }
+
+    /// When the step must end: `step` after its decodes would have, or when a promise is due.
+    fn limit(&self, load: &Load) -> Nanos {
+        let decodes = if load.work.decodes > 0 { self.model.predict(&load.work) } else { 0 };
+        load.slack.unwrap_or(Nanos::MAX).min(self.step.saturating_add(decodes))
+    }
+}
+
+/// The bound on starvation: in any [`MAX_SKIPS`]` + 1` steps with a prompt that waits, prefill gets
+/// [`MIN_PREFILL`] tokens, or all that is wanted and has room. A step without decodes is never
+/// empty.
+#[derive(Clone, Debug)]
+pub(super) struct Floor {
+    /// What the last steps gave; a step that wanted no more counts as satisfied.
+    recent: [usize; MAX_SKIPS],
+}
+
+impl Default for Floor {
+    fn default() -> Self {
+        Self { recent: [MIN_PREFILL; MAX_SKIPS] }
+    }
+}
+
+impl Floor {
+    /// The least that this step must give, before what is wanted and has room.
+    pub(super) fn least(&self, load: &Load) -> usize {
+        let given: usize = self.recent.iter().sum();
+        let alone = if load.work.decodes == 0 { QUANTUM } else { 0 };
+        MIN_PREFILL.saturating_sub(given).max(alone)
+    }
+
+    /// The step gave `tokens`.
+    pub(super) fn record(&mut self, load: &Load, tokens: usize) {
+        self.recent.rotate_left(1);
+        self.recent[MAX_SKIPS - 1] = if tokens < load.wanted { tokens } else { MIN_PREFILL };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Nanos = 1_000_000;
+
+    fn decodes(count: usize, past: usize) -> Work {
+        (0..count).fold(Work::default(), |work, _| work.with_decode(past))
+    }
+
+    fn load(count: usize, slack: Nanos) -> Load {
+        let work = decodes(count, 50);
+        Load { work, slack: Some(slack), wanted: 4000, base_context: 0, room: 512 - count }
+    }
+
+    /// The budget after steps that took as long as it thought.
+    fn settled(load: &Load) -> (SloBudget, Allowance) {
+        let mut budget = SloBudget::new(STEP);
+        let allowances: Vec<_> = (0..20).map(|_| budget.prefill(load)).collect();
+        (budget, allowances[19])
+    }
+
+    #[test]
+    fn the_largest_chunk_that_keeps_the_promise_is_taken() {
+        let load = load(2, 75 * MS);
+        let (budget, allowance) = settled(&load);
+        assert_eq!((allowance.tokens, allowance.target % QUANTUM), (allowance.target, 0));
+        let ends = |tokens| budget.model.predict_within(&load.work.with_prefill(tokens, 0));
+        assert!(ends(allowance.tokens) <= 75 * MS && ends(allowance.tokens + QUANTUM) > 75 * MS);
+    }
+
+    #[test]
+    fn without_a_promise_prompts_take_one_step_length() {
+        let loose = Load { slack: None, ..load(8, 0) };
+        let (budget, allowance) = settled(&loose);
+        let added = budget.model.prefill_seconds(allowance.tokens, 0);
+        assert!(allowance.tokens >= QUANTUM && added < 0.06, "{allowance:?}");
+        let idle = Load { slack: None, wanted: 4000, room: 512, ..Load::default() };
+        let (budget, allowance) = settled(&idle);
+        assert!(budget.model.predict(&Work::default().with_prefill(allowance.tokens, 0)) <= STEP);
+    }
+
+    #[test]
+    fn it_grows_by_a_quarter_and_shrinks_at_once() {
+        let mut budget = SloBudget::new(Nanos::MAX / 2);
+        let mut sizes = || budget.prefill(&load(1, 5000 * MS)).tokens;
+        assert_eq!([sizes(), sizes(), sizes(), sizes(), sizes()], [8, 16, 24, 32, 48]);
+        let tight = budget.prefill(&load(1, 60 * MS)).tokens;
+        assert!(tight == 8, "{tight}");
+    }
+
+    #[test]
+    fn all_that_is_wanted_needs_no_quantum() {
+        let load = Load { wanted: 5, ..load(1, 60 * MS) };
+        assert_eq!(SloBudget::new(STEP).prefill(&load).tokens, 5);
+    }
+
+    #[test]
+    fn a_promise_that_cannot_be_kept_delays_prefill_and_does_not_stop_it() {
+        let mut budget = SloBudget::new(STEP);
+        let steps: Vec<_> = (0..10).map(|_| budget.prefill(&load(16, MS))).collect();
+        let tokens: Vec<_> = steps.iter().map(|step| step.tokens).collect();
+        assert_eq!(tokens, [0, 0, 0, 0, 16, 0, 0, 0, 0, 16]);
+        assert!(steps.iter().all(|step| step.skipped == (step.tokens == 0)));
+    }
+
+    #[test]
+    fn a_step_without_decodes_is_never_empty() {
+        let mut budget = SloBudget::new(1); // not even one token fits
+        let load = Load { wanted: 100, room: 64, ..Load::default() };
+        assert_eq!(budget.prefill(&load).tokens, QUANTUM);
+    }
+
+    #[test]
+    fn background_decodes_take_the_slack_and_never_less_than_a_fifth() {
+        let budget = SloBudget::new(STEP);
+        let background = decodes(10, 50);
+        let joins = |slack| budget.background_decodes(&load(2, slack), &background);
+        assert_eq!(joins(5000 * MS), 10);
+        assert_eq!(joins(MS), 2);
+        assert!((3..10).contains(&joins(60 * MS)), "{}", joins(60 * MS));
+        let free = Load { slack: None, ..load(2, 0) };
+        assert_eq!(budget.background_decodes(&free, &background), 10);
+        assert_eq!(budget.background_decodes(&load(2, MS), &Work::default()), 0);
+    }
+}
