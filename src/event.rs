@@ -168,9 +168,10 @@ pub struct Origin {
     pub endpoint: Arc<str>,
     /// How the result is taken.
     pub mode: Mode,
-    /// The observer's own key for a request that this one is a part of; such a request is
-    /// measured, and is not counted a second time.
-    pub parent: Option<u64>,
+    /// The observer's own keys for the requests that this one is a part of, the innermost first: it
+    /// is part of the first that has not ended. Such a request is measured, and is not counted a
+    /// second time.
+    pub parents: Vec<u64>,
 }
 
 /// One fact. Times are the engine's clock.

@@ -352,7 +352,7 @@ class Request:
     @property
     def whole(self) -> Request | None: ...
     @property
-    def key(self) -> int: ...
+    def keys(self) -> list[int]: ...
     @property
     def finished(self) -> bool: ...
     @property
@@ -553,7 +553,7 @@ class NativeEngine:
         params: SamplingParams,
         endpoint: str,
         mode: str,
-        parent: int | None,
+        parents: Sequence[int],
         add_special: bool,
         *,
         priority: str = "interactive",

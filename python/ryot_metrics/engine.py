@@ -359,10 +359,10 @@ class Engine:
             3
         """
         request = current_request()
-        parent = request.key if request is not None else None
+        parents = request.keys if request is not None else []
         params = params or SamplingParams()
         tokens = prompt if isinstance(prompt, str) else list(prompt)
-        native = self._native.submit(tokens, params, endpoint, mode, parent, add_special, **terms)
+        native = self._native.submit(tokens, params, endpoint, mode, parents, add_special, **terms)
         return Stream(native)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:

@@ -69,8 +69,8 @@ impl EngineObserver {
     }
 
     fn queued(&self, id: RequestId, at: u64, prompt_tokens: usize, origin: &Origin) {
-        let parent = origin.parent.map(|key| self.recorder.parent(key));
-        if matches!(parent, Some(None)) {
+        let parent = origin.parents.iter().find_map(|key| self.recorder.parent(*key));
+        if parent.is_none() && !origin.parents.is_empty() {
             return; // the request that this is part of has ended, and has counted
         }
         let request = self.recorder.begin(Start {
@@ -80,7 +80,7 @@ impl EngineObserver {
             device: Some(self.device.clone()),
             prompt_tokens: Some(prompt_tokens),
             at: Some(at),
-            parent: parent.flatten(),
+            parent,
         });
         request.queued();
         self.open.lock().insert(id, request);
@@ -134,7 +134,7 @@ impl Observer for EngineObserver {
             }
             Event::Rejected { kind, origin } => {
                 // The part of a request is no request: its error reaches the parent by itself.
-                if origin.parent.is_none() {
+                if origin.parents.is_empty() {
                     self.recorder.reject(&self.model, &origin.endpoint, *kind);
                 }
             }

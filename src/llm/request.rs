@@ -436,10 +436,18 @@ impl Request {
         self.state.lock().finished || whole.is_some_and(|whole| whole.is_finished())
     }
 
-    /// The key by which an engine's request can name this one as its parent
-    /// ([`Origin::parent`](crate::event::Origin)).
-    pub fn key(self: &Arc<Self>) -> u64 {
-        *self.state.lock().key.get_or_insert_with(|| self.recorder.adopt(Arc::downgrade(self)))
+    /// The keys by which an engine's request can name this one, and what it is part of, as its
+    /// [parents](crate::event::Origin::parents): a part may end before the engine takes what it
+    /// submitted.
+    pub fn keys(self: &Arc<Self>) -> Vec<u64> {
+        std::iter::successors(Some(self), |request| request.parent.as_ref())
+            .map(|request| request.key())
+            .collect()
+    }
+
+    fn key(self: &Arc<Self>) -> u64 {
+        let mut state = self.state.lock();
+        *state.key.get_or_insert_with(|| self.recorder.adopt(Arc::downgrade(self)))
     }
 
     /// The end, once; a second call is ignored. Gives the tokens of prompt and completion if

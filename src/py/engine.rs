@@ -297,7 +297,7 @@ impl PyEngine {
     }
 
     #[pyo3(signature = (
-        prompt, params, endpoint, mode, parent, add_special, *, priority="interactive",
+        prompt, params, endpoint, mode, parents, add_special, *, priority="interactive",
         ttft_ms=None, tbt_ms=None, tenant="", deadline_ms=None
     ))]
     #[allow(clippy::too_many_arguments)] // called from one place
@@ -308,7 +308,7 @@ impl PyEngine {
         params: &PySamplingParams,
         endpoint: &str,
         mode: &str,
-        parent: Option<u64>,
+        parents: Vec<u64>,
         add_special: bool,
         priority: &str,
         ttft_ms: Option<f64>,
@@ -316,7 +316,7 @@ impl PyEngine {
         tenant: &str,
         deadline_ms: Option<f64>,
     ) -> PyResult<PyStream> {
-        let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parent };
+        let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
         let prompt = match prompt {
             PyPrompt::Text(text) => Prompt::Text { text, add_special },
             PyPrompt::Tokens(tokens) => Prompt::Tokens(tokens),

@@ -125,10 +125,11 @@ impl PyRequest {
         Some(Self { request, batch_size: self.batch_size })
     }
 
-    /// The key by which an engine's request names this one as its parent.
+    /// The keys by which an engine's request names this one, and what it is part of, as its
+    /// parents.
     #[getter]
-    fn key(&self) -> u64 {
-        self.request.key()
+    fn keys(&self) -> Vec<u64> {
+        self.request.keys()
     }
 
     /// Whether it has ended.

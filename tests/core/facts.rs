@@ -444,7 +444,7 @@ fn write_everything(bench: &Bench) {
 fn an_engine_s_part_of_a_request_that_has_ended_leaves_nothing() {
     let bench = Bench::new();
     let outer = bench.recorder.begin(Start { model: "outer", ..Start::default() });
-    let origin = Origin { parent: Some(outer.key()), ..Origin::default() };
+    let origin = Origin { parents: outer.keys(), ..Origin::default() };
     outer.finish(0, End::success(0));
     let before = encode(&bench.registry, Format::Text004);
     let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
@@ -460,4 +460,29 @@ fn an_engine_s_part_of_a_request_that_has_ended_leaves_nothing() {
     let reason = FinishReason::Cancelled;
     observer.observe(&Event::Finished { id: 1, at: SECOND, reason, batch_size: 1 });
     assert_eq!(encode(&bench.registry, Format::Text004), before);
+}
+
+#[test]
+fn an_engine_s_part_of_a_part_that_has_ended_counts_in_what_is_open() {
+    let bench = Bench::new();
+    let whole = bench.recorder.begin(Start { model: "outer", ..Start::default() });
+    let middle = whole.part();
+    let inner = middle.part();
+    let origin = Origin { parents: inner.keys(), ..Origin::default() };
+    inner.finish(0, End::success(0));
+    drop(inner);
+    let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
+    let class = Class::Interactive;
+    observer.observe(&Event::Queued { id: 1, at: 0, prompt_tokens: 3, class, origin });
+    observer.observe(&Event::FirstToken { id: 1, at: SECOND });
+    let reason = FinishReason::Stop;
+    observer.observe(&Event::Finished { id: 1, at: SECOND, reason, batch_size: 1 });
+    assert_eq!((middle.token_count(), whole.token_count()), (1, 1));
+    middle.finish(SECOND, End::success(0));
+    whole.finish(SECOND, End::success(0));
+    let page = encode(&bench.registry, Format::Text004);
+    for (kind, count) in [("prompt", "3.0"), ("completion", "1.0")] {
+        let labels = format!("model=\"outer\",token_type=\"{kind}\",generation_mode=\"standard\"");
+        assert!(page.contains(&format!("ryot_tokens_generated_total{{{labels}}} {count}\n")));
+    }
 }

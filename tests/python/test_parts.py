@@ -171,3 +171,21 @@ def test_what_outlives_a_part_belongs_to_the_whole(ryot_metrics):
 
     asyncio.run(whole())
     check(ryot_metrics, "whole", 5, 3)
+
+
+def test_what_a_part_submits_and_leaves_running_counts(ryot_metrics):
+    """An engine's request outlives the part that submitted it, and is still one of the whole."""
+    with Engine("toy", name="engine") as engine:
+
+        @track_inference_request(model="part", token_count=lambda stream: None)
+        def submitted():
+            with InferenceContext(model="part"):
+                stream = engine.stream("hello", SamplingParams(max_tokens=3, ignore_eos=True))
+            return [stream]
+
+        with InferenceContext(model="whole"):
+            streams = [submitted()[0] for _ in range(20)]
+            for stream in streams:
+                assert len(list(stream)) == 3
+    ryot_metrics.assert_metric(TOKENS, {"model": "whole", "token_type": "completion"}, delta=60)
+    ryot_metrics.assert_metric("ryot_inference_requests_total", {"status": "success"}, delta=1)

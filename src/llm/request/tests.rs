@@ -158,7 +158,7 @@ fn an_engine_request_inside_another_is_measured_and_counted_once() {
     let bench = Bench::new();
     let outer = bench.begin(Mode::Standard);
     let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
-    let origin = Origin { parent: Some(outer.key()), ..Origin::default() };
+    let origin = Origin { parents: outer.keys(), ..Origin::default() };
     observer.observe(&Event::Queued {
         id: 7,
         at: 0,
