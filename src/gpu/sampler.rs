@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// How often devices are read by default; NVIDIA's own period of utilisation is up to a second.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who wants the readings. Called on the sampler's thread.
+/// Who wants the readings. Called on the sampler's thread, which it must not stop there.
 pub trait Watcher: Send + 'static {
     /// The devices as they are now; one that is missing is gone.
     fn readings(&self, readings: &[Reading]);
@@ -30,6 +30,8 @@ struct Stop {
 /// A thread that reads a probe until this is dropped.
 #[derive(Debug)]
 pub struct Sampler {
+    /// The process that has the thread. In a forked child the lock may be held for ever.
+    home: u32,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,11 +59,15 @@ impl Sampler {
                 move || watch(open, interval, &watcher, &stop)
             })
             .map_err(|error| Error::OutOfMemory(format!("cannot start a thread: {error}")))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { home: std::process::id(), stop, thread: Some(thread) })
     }
 
-    /// Lets the thread end, without waiting for it: a driver may hang.
+    /// Lets the thread end, without waiting for it: a driver may hang. No reading is passed on
+    /// after this; one that is being passed on is waited for. Does nothing in a forked child.
     pub fn stop(&self) {
+        if self.home != std::process::id() {
+            return;
+        }
         *self.stop.stopped.lock() = true;
         self.stop.changed.notify_all();
     }
@@ -96,7 +102,7 @@ fn watch(
         let readings = probe.read().unwrap_or_default();
         let mut stopped = stop.stopped.lock();
         if !*stopped {
-            parking_lot::MutexGuard::unlocked(&mut stopped, || watcher.readings(&readings));
+            watcher.readings(&readings);
             stop.changed.wait_while_for(&mut stopped, |stopped| !*stopped, interval);
         }
         if *stopped {

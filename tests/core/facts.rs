@@ -482,7 +482,7 @@ fn an_engine_s_part_of_a_part_that_has_ended_counts_in_what_is_open() {
     whole.finish(SECOND, End::success(0));
     let page = encode(&bench.registry, Format::Text004);
     for (kind, count) in [("prompt", "3.0"), ("completion", "1.0")] {
-        let labels = format!("model=\"outer\",token_type=\"{kind}\",generation_mode=\"standard\"");
+        let labels = format!("generation_mode=\"standard\",model=\"outer\",token_type=\"{kind}\"");
         assert!(page.contains(&format!("ryot_tokens_generated_total{{{labels}}} {count}\n")));
     }
 }

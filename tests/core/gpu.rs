@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ryot_metrics::clock::ManualClock;
@@ -136,6 +137,38 @@ fn the_sampler_reads_again_and_again_until_it_is_stopped() {
     assert_eq!(counts, [2, 2, 1, 1]);
     drop(answers); // the sampler waits for nobody any more
     sampler.join();
+}
+
+/// Takes its time over a reading: until it hears that the sampler was stopped, or for so long.
+struct Slow {
+    began: SyncSender<()>,
+    stopped: Mutex<Receiver<()>>,
+    late: Arc<AtomicBool>,
+}
+
+impl Watcher for Slow {
+    fn readings(&self, _: &[Reading]) {
+        self.began.send(()).unwrap();
+        let stopped = self.stopped.lock().unwrap().recv_timeout(Duration::from_millis(50));
+        self.late.store(stopped.is_ok(), Ordering::SeqCst);
+    }
+
+    fn nothing(&self, _: &Error) {}
+}
+
+#[test]
+fn a_sampler_that_was_stopped_passes_nothing_on() {
+    let ((began, begins), (stopped, stops)) = (sync_channel(0), sync_channel(1));
+    let late = Arc::new(AtomicBool::default());
+    let watcher = Slow { began, stopped: Mutex::new(stops), late: late.clone() };
+    let library = fake_nvml("late");
+    let open = move || Ok(Box::new(Nvml::open(Some(library.as_os_str()))?) as Box<dyn Probe>);
+    let sampler = Sampler::start(open, Duration::from_secs(3600), watcher).unwrap();
+    begins.recv().unwrap();
+    sampler.stop();
+    let _ = stopped.send(()); // its thread has ended, unless the reading still waits for this
+    sampler.join();
+    assert!(!late.load(Ordering::SeqCst), "a reading was passed on after the sampler was stopped");
 }
 
 #[test]
