@@ -44,6 +44,7 @@ fn give(job: Job) -> bool {
     let process = std::process::id();
     let mut worker = WORKER.lock();
     if worker.as_ref().is_none_or(|(home, _)| *home != process) {
+        std::mem::forget(worker.take()); // in a forked child, its lock may be held for ever
         let (sender, jobs) = sync_channel(1);
         let thread = std::thread::Builder::new().name("ryot-callbacks".to_owned());
         *worker = thread.spawn(move || work(&jobs)).ok().map(|_| (process, sender));

@@ -125,6 +125,32 @@ print("lost at the second reading")
     assert output.endswith("lost at the second reading\n")
 
 
+def test_children_have_a_sampler_of_their_own(driver):
+    """A fork in the middle of a reading leaves the child no lock, no thread and no old numbers."""
+    output = run(
+        """
+import os, signal
+watch_gpus("parent", interval=1e-5)
+wait_for(lines)
+for _ in range(50):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        watch_gpus("child")
+        wait_for(lambda: "child" in str(lines()) and "parent" not in str(lines()))
+        stop_watching_gpus()
+        assert lines() == []
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop_watching_gpus()
+assert lines() == [], "what was read while it was switched off"
+print("read in each")
+""",
+        driver,
+    )
+    assert output.endswith("read in each\n")
+
+
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), 3601])
 def test_an_interval_has_limits(interval):
     """The error names the value and the limits."""

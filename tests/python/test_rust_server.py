@@ -313,6 +313,44 @@ def test_children_count_on_whatever_threads_do(work: str) -> None:
         assert service.stdout.read() == "counted\n"
 
 
+ASKED_IN_CHILDREN = """
+import os, signal, threading
+from urllib.request import urlopen
+from ryot_metrics.client import CollectorRegistry, Gauge
+from ryot_metrics.scrape import serve_metrics
+
+registry = CollectorRegistry()
+Gauge("process", "Its number.", registry=registry).set_function(os.getpid)
+server = serve_metrics(0, registry=registry)
+urlopen(server.url).read()
+
+def repeat():
+    while True:
+        urlopen(server.url).read()
+
+threading.Thread(target=repeat, daemon=True).start()
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        with serve_metrics(0, registry=registry) as own:
+            # A page waits only so long for the interpreter, on a busy machine too short.
+            while f"process {float(os.getpid())}".encode() not in urlopen(own.url).read():
+                pass
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print("asked", flush=True)
+os._exit(0)
+"""
+
+
+def test_children_ask_their_own_interpreter() -> None:
+    """A forked child's server has its own thread for Python's part of a page."""
+    with run(ASKED_IN_CHILDREN) as service:
+        assert service.stdout
+        assert service.stdout.read() == "asked\n"
+
+
 def openssl(*arguments: object) -> None:
     quiet = subprocess.DEVNULL
     subprocess.run(["openssl", *map(str, arguments)], check=True, stdout=quiet, stderr=quiet)
