@@ -3,6 +3,7 @@
 mod binding;
 mod facts;
 mod gpu;
+mod policy;
 mod scheduler;
 mod scrape;
 mod simulation;

@@ -12,6 +12,9 @@ use crate::engine::policy::{Allowance, Load};
 /// Chunks are multiples of it: few distinct shapes of a batch let a backend use its graph again.
 pub const QUANTUM: usize = 8;
 
+/// Unless not even one quantum fits: on a CPU it takes as long as several decodes do.
+const SMALL: [usize; 2] = [2, 4];
+
 /// The least prefill, in tokens, of any [`MAX_SKIPS`]` + 1` steps: two quanta, about one decode
 /// step of eight sequences on the CPU that the [`StepModel`] begins with.
 pub const MIN_PREFILL: usize = 16;
@@ -48,11 +51,14 @@ impl SloBudget {
             self.floor.record(load, 0);
             return Allowance { tokens: 0, target: self.target, skipped: false };
         }
-        let (limit, most) = (self.limit(load), self.target + self.target / 4 + QUANTUM);
+        let (cap, slack) = (self.cap(load), load.slack.unwrap_or(Nanos::MAX));
         let fits = |tokens: usize| {
-            self.model.predict_within(&load.work.with_prefill(tokens, load.base_context)) <= limit
+            let work = load.work.with_prefill(tokens, load.base_context);
+            self.model.predict(&work) <= cap && self.model.predict_within(&work) <= slack
         };
-        let sizes = (QUANTUM..=most.min(load.room)).step_by(QUANTUM);
+        let most = self.target + self.target / 4 + QUANTUM;
+        let sizes = SMALL.into_iter().chain((QUANTUM..).step_by(QUANTUM));
+        let sizes = sizes.take_while(|&tokens| tokens <= most.min(load.room));
         self.target = sizes.take_while(|&tokens| fits(tokens)).last().unwrap_or(0);
         let fitting = if wanted <= most && fits(wanted) { wanted } else { self.target };
         let tokens = fitting.max(self.floor.least(load)).min(wanted);
@@ -87,10 +93,10 @@ impl SloBudget {
         &self.model
     }
 
-    /// When the step must end: `step` after its decodes would have, or when a promise is due.
-    fn limit(&self, load: &Load) -> Nanos {
+    /// The longest step, whatever is promised: `step` beyond its decodes.
+    fn cap(&self, load: &Load) -> Nanos {
         let decodes = if load.work.decodes > 0 { self.model.predict(&load.work) } else { 0 };
-        load.slack.unwrap_or(Nanos::MAX).min(self.step.saturating_add(decodes))
+        self.step.saturating_add(decodes)
     }
 }
 
