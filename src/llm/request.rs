@@ -441,7 +441,7 @@ impl Request {
     /// submitted.
     pub fn keys(self: &Arc<Self>) -> Vec<u64> {
         std::iter::successors(Some(self), |request| request.parent.as_ref())
-            .map(|request| request.key())
+            .map(Self::key)
             .collect()
     }
 
