@@ -107,7 +107,7 @@ impl Simulation {
         let allowance = self.policy.prefill(&load);
         let work = self.prefill(allowance.tokens, load.work);
         let noise = 0.9 + 0.2 * f64::from(self.random.next_u32()) / f64::from(u32::MAX);
-        let disturbed = self.disturbed > 0 && self.random.next_u32() % self.disturbed == 0;
+        let disturbed = self.disturbed > 0 && self.random.next_u32().is_multiple_of(self.disturbed);
         let pace = if disturbed { 5.0 } else { self.pace };
         let took = (nanos(&work) * noise * pace) as Nanos;
         self.policy.observe(&work, took);
@@ -154,7 +154,7 @@ fn promises_are_kept_in_99_of_100_steps() {
 fn prompts_go_on_whatever_is_promised() {
     for kind in PolicyKind::ALL {
         let report = settled(kind, 5.0);
-        assert!(report.late == 1.0 && report.skipped > 0.5, "{kind:?} {report:?}");
+        assert!(report.late >= 1.0 && report.skipped > 0.5, "{kind:?} {report:?}");
     }
 }
 
@@ -244,7 +244,7 @@ proptest! {
     /// Background decodes always have a share with which all have a turn in time.
     #[test]
     fn background_decodes_have_turns((load, _) in any_load(), count in 0..200_usize) {
-        let background = (0..count).fold(Work::default(), |work, n| work.with_decode(n));
+        let background = (0..count).fold(Work::default(), Work::with_decode);
         for kind in PolicyKind::ALL {
             let joining = Policy::new(kind, STEP, BATCH).background_decodes(&load, &background);
             prop_assert!(joining <= count && joining * (MAX_SKIPS + 1) >= count);

@@ -2,8 +2,8 @@
 //!
 //! Decodes come first and prompts fill what time is left, as in Sarathi-Serve (arXiv 2403.02310);
 //! the chunk follows from the slack, as in Niyama (arXiv 2503.22562). A floor keeps prompts moving
-//! whatever the slack: a bound is what suspended prefill needs most (arXiv
-//! 2602.16603). Must not know: sequences, queues, metrics.
+//! whatever the slack: a bound is what suspended prefill needs most (arXiv 2602.16603).
+//! Must not know: sequences, queues, metrics.
 
 use crate::clock::Nanos;
 use crate::engine::policy::step_model::{StepModel, Work};
