@@ -39,12 +39,13 @@ from ryot_metrics._ryot_metrics import (
     update_token_throughput,
 )
 from ryot_metrics.asgi import mount_metrics
+from ryot_metrics.completion import Chunk, Completion, Logprob, TokenLogprobs
 from ryot_metrics.config import Settings, configure
 from ryot_metrics.context import InferenceContext
 from ryot_metrics.cost import CostModel, set_cost_model
 from ryot_metrics.dashboard import mount_dashboard
 from ryot_metrics.decorators import track_inference_request, track_token_generation
-from ryot_metrics.engine import Chunk, Completion, Engine, Stream
+from ryot_metrics.engine import Engine, Stream
 from ryot_metrics.errors import register_error_type
 
 __all__ = [
@@ -56,12 +57,14 @@ __all__ = [
     "EngineClosedError",
     "EngineConfig",
     "InferenceContext",
+    "Logprob",
     "OutOfMemoryError",
     "QueueFullError",
     "RyotError",
     "SamplingParams",
     "Settings",
     "Stream",
+    "TokenLogprobs",
     "__version__",
     "configure",
     "model_info",

@@ -10,9 +10,9 @@ import os
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from numbers import Integral
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypedDict, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypedDict, cast, overload
 
 from ryot_metrics._ryot_metrics import (
     EngineConfig,
@@ -21,14 +21,18 @@ from ryot_metrics._ryot_metrics import (
     SamplingParams,
     Wakeup,
 )
+from ryot_metrics.completion import Chunk, Completion
 from ryot_metrics.models import resolve
 from ryot_metrics.tracking import current_request
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from numpy import int32, int64
+    from numpy.typing import NDArray
 
-Prompt = str | Sequence[int]
-"""Text, or token ids."""
+    Tokens: TypeAlias = Sequence[int] | NDArray[int32] | NDArray[int64]
+    Prompt: TypeAlias = str | Tokens
+    Prompts: TypeAlias = list[str] | list[list[int]] | list[NDArray[int32]] | list[NDArray[int64]]
+    from typing_extensions import Unpack
 
 
 class Terms(TypedDict, total=False):
@@ -49,50 +53,6 @@ class Terms(TypedDict, total=False):
     tbt_ms: float | None
     tenant: str
     deadline_ms: float | None
-
-
-class Chunk(NamedTuple):
-    """A piece of an answer.
-
-    Attributes:
-        text: The text that became certain: valid UTF-8, maybe empty, maybe of several tokens.
-        token_id: The token; None for text that was held back until the end.
-    """
-
-    text: str
-    token_id: int | None
-
-    def __str__(self) -> str:
-        """The text."""
-        return self.text
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A whole answer.
-
-    Attributes:
-        text: The text.
-        token_ids: Its tokens, without the one that ends it.
-        finish_reason: `stop`, `length`, `cancelled` or `error`.
-        prompt_tokens: Tokens in the prompt.
-        ttft_seconds: Seconds from queued to the first token; None without one.
-        duration_seconds: Seconds from queued to finished.
-        error: What went wrong, if `finish_reason` is `error`.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    prompt_tokens: int
-    ttft_seconds: float | None
-    duration_seconds: float
-    error: Exception | None = None
-
-    @property
-    def token_count(self) -> int:
-        """Tokens in the answer."""
-        return len(self.token_ids)
 
 
 class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
@@ -143,7 +103,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         if not self._ended:
             piece = self._native.next()
             if piece is not None:
-                self._ready.append(Chunk(*piece))
+                self._ready.append(Chunk.of(piece))
                 return self._take()
             self._end()
             if self._ready:
@@ -174,7 +134,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
     def _fill(self) -> bool:
         """Takes what is there, without waiting; whether there was anything."""
         pieces, finished = self._native.poll()
-        self._ready.extend(Chunk(*piece) for piece in pieces)
+        self._ready.extend(map(Chunk.of, pieces))
         if finished:
             self._end()
         return bool(self._ready) or finished
@@ -267,62 +227,132 @@ class Engine:
     @overload
     def generate(
         self,
-        prompt: str | list[int],
+        prompt: str | list[int] | NDArray[int32] | NDArray[int64],
         params: SamplingParams | None = None,
         *,
+        n: None = None,
+        echo: bool = False,
         endpoint: str = "",
         **terms: Unpack[Terms],
     ) -> Completion: ...
     @overload
     def generate(
         self,
-        prompt: list[str] | list[list[int]],
+        prompt: str | list[int] | NDArray[int32] | NDArray[int64],
         params: SamplingParams | None = None,
         *,
+        n: int,
+        echo: bool = False,
+        endpoint: str = "",
+        **terms: Unpack[Terms],
+    ) -> list[Completion]: ...
+    @overload
+    def generate(
+        self,
+        prompt: Prompts,
+        params: SamplingParams | None = None,
+        *,
+        n: int | None = None,
+        echo: bool = False,
         endpoint: str = "",
         **terms: Unpack[Terms],
     ) -> list[Completion]: ...
     def generate(
         self,
-        prompt: str | list[int] | list[str] | list[list[int]],
+        prompt: Prompt | Prompts,
         params: SamplingParams | None = None,
         *,
+        n: int | None = None,
+        echo: bool = False,
         endpoint: str = "",
         **terms: Unpack[Terms],
     ) -> Completion | list[Completion]:
         """Answers a prompt, or a list of them at once; waits for the end.
 
         Args:
-            prompt: Text or token ids, or a list of such.
+            prompt: Text or token ids, or a list of such. Token ids may be a numpy array of one
+                dimension, int32 or int64.
             params: How the answer is drawn; by default `SamplingParams()`.
+            n: How many answers to each prompt; answer i of n adds i to the seed, if there is one.
+                By default one, which is not in a list.
+            echo: Puts the prompt's text before that of the answer.
             endpoint: The label `endpoint` of the request's metrics.
             **terms: Urgency and promises: see `Terms`.
 
         Returns:
-            A completion, or one for each prompt. In a list, a prompt that failed on the way has
-            the finish reason `error` and its `error`; the others are unharmed.
+            A completion; or, for a list of prompts or with `n`, a list: all answers to the first
+            prompt, then to the next. In a list, an answer that failed on the way has the finish
+            reason `error` and its `error`; the others are unharmed.
 
         Raises:
-            ValueError: For an empty prompt, or one longer than the context.
+            ValueError: For an empty prompt, one longer than the context, or an `n` below 1.
             QueueFullError: If the queue is full of others' requests.
             EngineClosedError: If the engine was shut down.
             DecodeError: If a single prompt failed on the way.
+
+        Example:
+            >>> with Engine("toy") as engine:
+            ...     answers = engine.generate("hello", SamplingParams(temperature=2.0), n=3)
+            >>> len({answer.text for answer in answers})
+            3
         """
-        if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-            stream = self.stream(prompt, params, endpoint=endpoint, mode="standard", **terms)
-            return _collect(stream, raises=True)
-        if not prompt:
+        params = params or SamplingParams()
+        if _is_one(prompt):
+            one = cast("Prompt", prompt)
+            if n is None:
+                stream = self.stream(one, params, endpoint=endpoint, mode="standard", **terms)
+                return self._collect(stream, one if echo else None, raises=True)
+            prompts: Sequence[Prompt] = [one]
+        else:
+            prompts = cast("Sequence[Prompt]", prompt)
+        if not len(prompts):
             raise ValueError("the list of prompts has 0 entries; at least 1 is needed")
+        if n is not None and n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        jobs = [(one, params.for_answer(index)) for one in prompts for index in range(n or 1)]
+        return self._generate_all(jobs, echo=echo, endpoint=endpoint, **terms)
+
+    def _generate_all(
+        self,
+        jobs: list[tuple[Prompt, SamplingParams]],
+        *,
+        echo: bool,
+        endpoint: str,
+        **terms: Unpack[Terms],
+    ) -> list[Completion]:
         # Half of the queue is left to others, so that a long list can be given whole.
         most = self.config.parallel + self.config.max_queue // 2
-        open_streams: deque[Stream] = deque()
+        streams: deque[tuple[Stream, Prompt | None]] = deque()
         completions: list[Completion] = []
-        for one in cast("list[str] | list[list[int]]", prompt):
-            if len(open_streams) >= most:
-                completions.append(_collect(open_streams.popleft(), raises=False))
-            open_streams.append(self.stream(one, params, endpoint=endpoint, mode="batch", **terms))
-        completions.extend(_collect(stream, raises=False) for stream in open_streams)
+        for prompt, params in jobs:
+            if len(streams) >= most:
+                completions.append(self._collect(*streams.popleft(), raises=False))
+            stream = self.stream(prompt, params, endpoint=endpoint, mode="batch", **terms)
+            streams.append((stream, prompt if echo else None))
+        completions.extend(self._collect(*stream, raises=False) for stream in streams)
         return completions
+
+    def _collect(self, stream: Stream, echo: Prompt | None, *, raises: bool) -> Completion:
+        """Waits for a stream's end and makes one answer of it, after this prompt's text."""
+        native = stream._native
+        native.wait()
+        pieces, _ = native.poll()
+        chunks = [Chunk.of(piece) for piece in pieces]
+        error = native.error
+        if raises and error is not None:
+            raise error
+        before = echo if isinstance(echo, str) else self.detokenize([] if echo is None else echo)
+        logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
+        return Completion(
+            text="".join([before, *(chunk.text for chunk in chunks), native.tail]),
+            token_ids=[token for _, token, _ in pieces],
+            finish_reason=native.finish_reason or "error",
+            prompt_tokens=stream.prompt_tokens,
+            ttft_seconds=native.ttft_seconds,
+            duration_seconds=native.duration_seconds or 0.0,
+            error=error,
+            logprobs=logprobs or None,
+        )
 
     def stream(
         self,
@@ -337,7 +367,7 @@ class Engine:
         """Answers a prompt token by token.
 
         Args:
-            prompt: Text or token ids.
+            prompt: Text, or token ids, as for `generate`.
             params: How the answer is drawn; by default `SamplingParams()`.
             endpoint: The label `endpoint` of the request's metrics.
             mode: How the metrics call the request: `streaming`, `standard` or `batch`.
@@ -361,8 +391,7 @@ class Engine:
         request = current_request()
         parents = request.keys if request is not None else []
         params = params or SamplingParams()
-        tokens = prompt if isinstance(prompt, str) else list(prompt)
-        native = self._native.submit(tokens, params, endpoint, mode, parents, add_special, **terms)
+        native = self._native.submit(prompt, params, endpoint, mode, parents, add_special, **terms)
         return Stream(native)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
@@ -376,6 +405,22 @@ class Engine:
             Token ids.
         """
         return self._native.tokenize(text, add_special)
+
+    def detokenize(self, tokens: Tokens) -> str:
+        """The text of tokens, with U+FFFD for bytes that are no UTF-8; control tokens have none.
+
+        Args:
+            tokens: Token ids.
+
+        Raises:
+            ValueError: For a token that is not in the vocabulary.
+
+        Example:
+            >>> with Engine("toy") as engine:
+            ...     engine.detokenize(engine.tokenize("hello"))
+            'hello'
+        """
+        return self._native.detokenize(tokens)
 
     def stats(self) -> dict[str, int]:
         """The load: requests `running` and `waiting`, KV cells reserved and used, steps so far.
@@ -401,20 +446,8 @@ class Engine:
         self.shutdown()
 
 
-def _collect(stream: Stream, *, raises: bool) -> Completion:
-    """Waits for a stream's end and makes one answer of it."""
-    native = stream._native
-    native.wait()
-    pieces, _ = native.poll()
-    error = native.error
-    if raises and error is not None:
-        raise error
-    return Completion(
-        text="".join(text for text, _ in pieces) + native.tail,
-        token_ids=[token for _, token in pieces],
-        finish_reason=native.finish_reason or "error",
-        prompt_tokens=stream.prompt_tokens,
-        ttft_seconds=native.ttft_seconds,
-        duration_seconds=native.duration_seconds or 0.0,
-        error=error,
-    )
+def _is_one(prompt: Prompt | Prompts) -> bool:
+    """Whether this is one prompt and not several."""
+    if isinstance(prompt, str) or hasattr(prompt, "dtype"):
+        return True
+    return bool(prompt) and isinstance(prompt[0], Integral)  # numpy's too

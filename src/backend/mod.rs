@@ -17,7 +17,10 @@ use crate::event::{Event, Observer};
 
 #[cfg(feature = "llama")]
 pub mod llama;
+mod stage;
 pub mod toy;
+
+pub use self::stage::{Candidate, Dry, Mirostat, Stage, StageSpec};
 
 /// A token's number in the vocabulary.
 pub type Token = i32;
@@ -99,8 +102,40 @@ pub trait Model: Debug + Send + Sync {
     /// The bytes of a token, which may be a part of a character. Control tokens have none.
     fn piece(&self, token: Token) -> Vec<u8>;
 
+    /// The text of these tokens; bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a token that is not in the vocabulary.
+    fn text(&self, tokens: &[Token]) -> Result<String> {
+        let known = 0..self.info().vocab_size as Token;
+        if let Some(token) = tokens.iter().find(|token| !known.contains(token)) {
+            return Err(Error::InvalidArgument(format!(
+                "the tokens hold {token}; a token must be from 0 to {}",
+                known.end - 1
+            )));
+        }
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&token| self.piece(token)).collect();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Whether this token ends an answer.
     fn is_end(&self, token: Token) -> bool;
+
+    /// The beginning of a step of drawing tokens for one answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if the model cannot do it, with the reason.
+    fn stage(&self, spec: &StageSpec) -> Result<Box<dyn Stage>> {
+        let name = match spec {
+            StageSpec::Grammar(_) => "a grammar",
+            StageSpec::Dry(_) => "DRY",
+            StageSpec::Mirostat(..) => "mirostat",
+        };
+        let model = &self.info().name;
+        Err(Error::InvalidArgument(format!("the model {model} cannot use {name}")))
+    }
 
     /// Makes a decoder on this thread and lends it to `body`, once.
     fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()>;

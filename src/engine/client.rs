@@ -15,6 +15,7 @@ use crate::backend::{Model, Token};
 use crate::clock::Clock;
 use crate::engine::config::EngineConfig;
 use crate::engine::output::{Delta, Finish, Gate, Mailbox, Next, Wakeup};
+use crate::engine::sampler::Sampler;
 use crate::engine::sampling::SamplingParams;
 use crate::engine::sequence::answer_room;
 use crate::engine::terms::Terms;
@@ -67,6 +68,7 @@ pub(super) struct Submission {
     pub(super) max_answer: usize,
     pub(super) params: SamplingParams,
     pub(super) terms: Terms,
+    pub(super) sampler: Sampler,
     pub(super) origin: Origin,
     pub(super) queued_at: u64,
     pub(super) mailbox: Arc<Mailbox>,
@@ -218,6 +220,7 @@ impl Client {
         let queued_at = self.clock.now();
         params.validate()?;
         let info = self.model.info();
+        params.validate_for(info.vocab_size)?;
         let prompt = match prompt {
             Prompt::Text { text, add_special } => self.model.tokenize(&text, add_special, true)?,
             Prompt::Tokens(tokens) => tokens,
@@ -231,9 +234,20 @@ impl Client {
         }
         let max_answer =
             answer_room(&self.config, info.context_train, prompt.len(), params.max_tokens)?;
+        let sampler = Sampler::for_answer(&params, &*self.model, &prompt)?;
         let origin = origin.clone();
         let mailbox = Arc::default();
-        Ok(Submission { id: 0, prompt, max_answer, params, terms, origin, queued_at, mailbox })
+        Ok(Submission {
+            id: 0,
+            prompt,
+            max_answer,
+            params,
+            sampler,
+            terms,
+            origin,
+            queued_at,
+            mailbox,
+        })
     }
 
     fn enqueue(&self, mut submission: Submission) -> Result<RequestHandle> {

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::backend::{DecodeFailure, Decoder, Model, Token};
+use crate::backend::{DecodeFailure, Decoder, Model};
 use crate::clock::{Clock, Nanos, seconds_between};
 use crate::engine::client::{Client, Command, Link, Stats, Submission};
 use crate::engine::config::EngineConfig;
 use crate::engine::output::{Delta, Finish, Mailbox};
-use crate::engine::sampler::{Sampler, Scratch};
+use crate::engine::sampler::{Drawn, Sampler, Scratch};
 use crate::engine::scheduler::{Plan, Scheduler};
 use crate::engine::sequence::Sequence;
 use crate::engine::text::TextStream;
@@ -47,14 +47,13 @@ struct Job {
 }
 
 impl Job {
-    fn new(submission: &Submission) -> Self {
-        let params = &submission.params;
+    fn new(submission: Submission, prompt_tokens: usize) -> Self {
         Self {
-            sampler: Sampler::new(params),
-            text: TextStream::new(params.stop.clone()),
-            ignore_eos: params.ignore_eos,
-            mailbox: Arc::clone(&submission.mailbox),
-            prompt_tokens: submission.prompt.len(),
+            sampler: submission.sampler,
+            text: TextStream::new(submission.params.stop),
+            ignore_eos: submission.params.ignore_eos,
+            mailbox: submission.mailbox,
+            prompt_tokens,
             completion_tokens: 0,
             batch_size: 0,
             queued_at: submission.queued_at,
@@ -202,11 +201,13 @@ impl Core {
         closed
     }
 
-    fn enqueue(&mut self, submission: Submission) {
-        self.jobs.insert(submission.id, Job::new(&submission));
-        let Submission { id, prompt, max_answer, terms, origin, queued_at: at, .. } = submission;
-        let (prompt_tokens, class) = (prompt.len(), terms.class);
+    fn enqueue(&mut self, mut submission: Submission) {
+        let Submission { id, max_answer, queued_at: at, .. } = submission;
+        let prompt = std::mem::take(&mut submission.prompt);
+        let origin = std::mem::take(&mut submission.origin);
+        let (prompt_tokens, class) = (prompt.len(), submission.terms.class);
         self.observer.observe(&Event::Queued { id, at, prompt_tokens, class, origin });
+        self.jobs.insert(id, Job::new(submission, prompt_tokens));
         self.scheduler.add(Sequence::new(id, prompt, max_answer));
     }
 
@@ -221,7 +222,7 @@ impl Core {
     }
 
     /// Draws a token for each span that asked for logits; none where they are unusable.
-    fn sample(&mut self, plan: &Plan, decoder: &dyn Decoder) -> Vec<(RequestId, Option<Token>)> {
+    fn sample(&mut self, plan: &Plan, decoder: &dyn Decoder) -> Vec<(RequestId, Option<Drawn>)> {
         let Self { scheduler, jobs, scratch, .. } = self;
         let spans = plan.spans.iter().filter_map(|span| Some((span.id, span.sample?)));
         spans
@@ -236,7 +237,7 @@ impl Core {
     fn deliver(
         &mut self,
         plan: &Plan,
-        tokens: Vec<(RequestId, Option<Token>)>,
+        tokens: Vec<(RequestId, Option<Drawn>)>,
         started: Nanos,
         decoder: &mut dyn Decoder,
     ) {
@@ -253,10 +254,10 @@ impl Core {
             budget: self.scheduler.batch_size(),
             prefill_skipped: false,
         });
-        for (id, token) in tokens {
+        for (id, drawn) in tokens {
             let unusable = || Error::Decode("the model returned no usable logits".to_owned());
-            let (reason, error) = match token {
-                Some(token) => (self.deliver_token(id, token, at), None),
+            let (reason, error) = match drawn {
+                Some(drawn) => (self.deliver_token(id, drawn, at), None),
                 None => (Some(FinishReason::Error(unusable().kind())), Some(unusable())),
             };
             if let Some(reason) = reason {
@@ -266,7 +267,8 @@ impl Core {
     }
 
     /// Hands out a token and says whether the request ends with it.
-    fn deliver_token(&mut self, id: RequestId, token: Token, at: Nanos) -> Option<FinishReason> {
+    fn deliver_token(&mut self, id: RequestId, drawn: Drawn, at: Nanos) -> Option<FinishReason> {
+        let Drawn { token, logprobs } = drawn;
         let model = Arc::clone(&self.model);
         let job = self.jobs.get_mut(&id).expect("a sampled sequence has a job");
         if model.is_end(token) && !job.ignore_eos {
@@ -274,7 +276,7 @@ impl Core {
         }
         job.completion_tokens += 1;
         let text = job.text.push(&model.piece(token));
-        job.mailbox.push(Delta { token, text, at });
+        job.mailbox.push(Delta { token, text, at, logprobs });
         self.touched.push(Arc::clone(&job.mailbox));
         let event = match job.first_token_at {
             None => Event::FirstToken { id, at },

@@ -11,7 +11,9 @@
 mod client;
 mod config;
 mod core;
+mod logits;
 mod output;
+mod penalties;
 mod policy;
 mod sampler;
 mod sampling;
@@ -24,14 +26,19 @@ mod thread;
 pub use self::client::{Client, Prompt, RequestHandle, Stats};
 pub use self::config::{EngineConfig, MAX_PARALLEL};
 pub use self::core::{Core, Progress};
+pub use self::logits::{Logprobs, argmax};
 pub use self::output::{Delta, Finish, Next, Wakeup};
+pub use self::penalties::PENALTY_WINDOW;
 pub use self::policy::{
     Allowance, DECODE_WEIGHT, FAIRNESS_TOKENS, Load, MAX_SKIPS, MIN_PREFILL, PREFILL_WEIGHT,
     Policy, PolicyKind, QUANTUM, STEP, SloBudget, StepModel, TokenCounters, UmaBudget, UmaConfig,
     Work, chunk_cells,
 };
-pub use self::sampler::{Candidate, PENALTY_WINDOW, Sampler, Scratch, argmax};
-pub use self::sampling::{MAX_STOP_BYTES, MAX_STOPS, SamplingParams};
+pub use self::sampler::{Drawn, Sampler, Scratch};
+pub use self::sampling::{
+    MAX_BREAKER_BYTES, MAX_DRY_WINDOW, MAX_LOGIT_BIASES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS,
+    SamplingParams,
+};
 pub use self::scheduler::{Plan, Scheduler, Span};
 pub use self::sequence::{Sequence, answer_room};
 pub use self::terms::{MAX_MILLIS, MAX_TENANT_BYTES, Terms};

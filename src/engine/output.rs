@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::backend::Token;
 use crate::clock::Nanos;
+use crate::engine::logits::Logprobs;
 use crate::error::Error;
 use crate::event::FinishReason;
 
@@ -27,6 +28,8 @@ pub struct Delta {
     pub text: String,
     /// When the step that computed it ended.
     pub at: Nanos,
+    /// How likely the model held it, if the request asked for that.
+    pub logprobs: Option<Box<Logprobs>>,
 }
 
 /// The end of a request.

@@ -1,37 +1,39 @@
-//! From logits to a token, in the order of llama.cpp's default chain: repetition penalty, top-k,
-//! top-p, min-p, temperature, draw.
+//! From logits to a token, in the order of llama.cpp's default chain: logit bias, penalties, DRY,
+//! top-k, top-p, min-p, temperature, draw.
 //!
-//! A vocabulary has 50,000 to 260,000 tokens and this runs for each token of each answer on the
-//! engine's thread: nothing here sorts all of it unless the parameters leave no other way, and the
-//! large buffers live in a [`Scratch`] that all requests share. Logits that are NaN count as −∞.
+//! This runs for each token of each answer on the engine's thread: nothing here sorts or copies a
+//! whole vocabulary unless the parameters leave no other way, and the large buffers live in a
+//! [`Scratch`] that all requests share.
+//!
+//! A grammar comes last and first: most tokens that a model draws are allowed, so one is drawn and
+//! then checked; only if it is refused, all logits are masked and the chain runs once more.
+//! llama.cpp's own sampler does the same.
 
-use std::cmp::Ordering;
 use std::hash::{BuildHasher, RandomState};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::backend::Token;
+use crate::backend::{Candidate, Model, Stage, StageSpec, Token};
+use crate::engine::logits::{Logprobs, argmax, finite, keep_top_k, keep_top_p, weight};
+use crate::engine::penalties::Penalties;
 use crate::engine::sampling::SamplingParams;
-
-/// How many of the last tokens, of prompt and answer, the repetition penalty looks at.
-pub const PENALTY_WINDOW: usize = 64;
-
-/// A token that may be drawn, with its logit or, later, its weight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
-    /// The token.
-    pub token: Token,
-    /// Its logit.
-    pub logit: f32,
-}
+use crate::error::Result;
 
 /// Buffers that samplers share; their content means nothing between two calls.
 #[derive(Debug, Default)]
 pub struct Scratch {
     logits: Vec<f32>,
-    recent: Vec<Token>,
     candidates: Vec<Candidate>,
+}
+
+/// A drawn token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// The token.
+    pub token: Token,
+    /// How likely the model held it, before all that the parameters change; if asked for.
+    pub logprobs: Option<Box<Logprobs>>,
 }
 
 /// Draws the tokens of one answer.
@@ -41,12 +43,16 @@ pub struct Sampler {
     top_k: usize,
     top_p: f32,
     min_p: f32,
-    penalty: f32,
+    penalties: Penalties,
+    logprobs: Option<usize>,
     random: ChaCha8Rng,
+    dry: Option<Box<dyn Stage>>,
+    mirostat: Option<Box<dyn Stage>>,
+    grammar: Option<Box<dyn Stage>>,
 }
 
 impl Sampler {
-    /// A sampler for valid parameters.
+    /// A sampler for valid parameters, without what only a model can do: grammar, mirostat, DRY.
     pub fn new(params: &SamplingParams) -> Self {
         let seed = params.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
         Self {
@@ -54,57 +60,125 @@ impl Sampler {
             top_k: usize::try_from(params.top_k).ok().filter(|&k| k > 0).unwrap_or(usize::MAX),
             top_p: params.top_p,
             min_p: params.min_p,
-            penalty: params.repetition_penalty,
+            penalties: Penalties::new(params),
+            logprobs: params.logprobs,
             random: ChaCha8Rng::seed_from_u64(seed),
+            dry: None,
+            mirostat: None,
+            grammar: None,
         }
     }
 
-    /// The next token after `history` (prompt and answer so far); none if no logit is above −∞.
+    /// A sampler for valid parameters, for an answer of this model to this prompt.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`](crate::error::Error::InvalidArgument) if the model refuses what
+    /// the parameters ask of it.
+    pub fn for_answer(
+        params: &SamplingParams,
+        model: &dyn Model,
+        prompt: &[Token],
+    ) -> Result<Self> {
+        let stage = |spec: Option<StageSpec>| spec.map(|spec| model.stage(&spec)).transpose();
+        let mut sampler = Self::new(params);
+        sampler.grammar = stage(params.grammar.clone().map(StageSpec::Grammar))?;
+        sampler.dry = stage(params.dry.clone().map(StageSpec::Dry))?;
+        let seed = sampler.random.next_u32();
+        sampler.mirostat =
+            stage(params.mirostat.map(|mirostat| StageSpec::Mirostat(mirostat, seed)))?;
+        if let Some(dry) = &mut sampler.dry {
+            for &token in prompt {
+                dry.accept(token);
+            }
+        }
+        Ok(sampler)
+    }
+
+    /// The next token after `history` (prompt and answer so far); none if no logit is above −∞, or
+    /// the grammar allows no token that has one.
     pub fn sample(
         &mut self,
         logits: &[f32],
         history: &[Token],
         scratch: &mut Scratch,
-    ) -> Option<Token> {
-        if self.temperature == 0.0 {
-            return argmax(self.penalised(logits, history, scratch)).map(|best| best as Token);
+    ) -> Option<Drawn> {
+        let changed = self.adjust(logits, history, scratch);
+        let Scratch { logits: copy, candidates } = scratch;
+        let mut token = self.choose(if changed { copy } else { logits }, candidates)?;
+        if let Some(grammar) = &mut self.grammar
+            && !allows(&mut **grammar, token, candidates)
+        {
+            if !changed {
+                copy.clear();
+                copy.extend_from_slice(logits);
+            }
+            rewrite(&mut **grammar, copy, candidates);
+            token = self.choose(copy, candidates)?;
         }
-        self.candidates(logits, history, scratch);
-        let max = scratch.candidates.iter().map(|candidate| candidate.logit).reduce(f32::max)?;
-        Some(self.draw(max, &mut scratch.candidates))
+        self.accept(token);
+        let logprobs = self.logprobs.map(|top| Logprobs::of(logits, token, top, candidates));
+        Some(Drawn { token, logprobs: logprobs.map(Box::new) })
     }
 
-    /// The candidates that penalty, top-k, top-p and min-p leave to the draw; none only if no
-    /// logit is above −∞.
+    /// The candidates that bias, penalties, DRY, top-k, top-p and min-p leave to the draw; none
+    /// only if no logit is above −∞.
     pub fn candidates<'scratch>(
-        &self,
+        &mut self,
         logits: &[f32],
         history: &[Token],
         scratch: &'scratch mut Scratch,
     ) -> &'scratch [Candidate] {
-        let mut candidates = std::mem::take(&mut scratch.candidates);
-        self.keep(self.penalised(logits, history, scratch), &mut candidates);
-        scratch.candidates = candidates;
-        &scratch.candidates
+        let changed = self.adjust(logits, history, scratch);
+        let Scratch { logits: copy, candidates } = scratch;
+        self.keep(if changed { copy } else { logits }, candidates);
+        candidates
     }
 
-    #[allow(clippy::float_cmp)] // exactly 1 is off
-    fn penalised<'logits>(
-        &self,
-        logits: &'logits [f32],
-        history: &[Token],
-        scratch: &'logits mut Scratch,
-    ) -> &'logits [f32] {
-        if self.penalty == 1.0 {
-            return logits;
+    /// Applies what changes logits; whether the changed ones are in the scratch.
+    fn adjust(&mut self, logits: &[f32], history: &[Token], scratch: &mut Scratch) -> bool {
+        if self.penalties.is_off() && self.dry.is_none() {
+            return false;
         }
-        let Scratch { logits: copy, recent, .. } = scratch;
+        let Scratch { logits: copy, candidates } = scratch;
         copy.clear();
         copy.extend_from_slice(logits);
-        recent.clear();
-        recent.extend_from_slice(&history[history.len().saturating_sub(PENALTY_WINDOW)..]);
-        penalise(copy, recent, self.penalty);
-        copy
+        self.penalties.apply(copy, history);
+        if let Some(dry) = &mut self.dry {
+            rewrite(&mut **dry, copy, candidates);
+        }
+        true
+    }
+
+    fn choose(&mut self, logits: &[f32], candidates: &mut Vec<Candidate>) -> Option<Token> {
+        if self.temperature == 0.0 {
+            return argmax(logits).map(|best| best as Token);
+        }
+        let Some(mirostat) = &mut self.mirostat else {
+            self.keep(logits, candidates);
+            let max = candidates.iter().map(|candidate| candidate.logit).reduce(f32::max)?;
+            return Some(self.draw(max, candidates));
+        };
+        candidates.clear();
+        candidates.extend(
+            finite(logits).map(|candidate| Candidate {
+                logit: candidate.logit / self.temperature,
+                ..candidate
+            }),
+        );
+        match candidates[..] {
+            [] => None,
+            [only] => Some(only.token),
+            _ => mirostat.apply(candidates),
+        }
+    }
+
+    /// The answer goes on with this token.
+    fn accept(&mut self, token: Token) {
+        self.penalties.note(token);
+        for stage in [&mut self.grammar, &mut self.dry].into_iter().flatten() {
+            stage.accept(token);
+        }
     }
 
     fn keep(&self, logits: &[f32], out: &mut Vec<Candidate>) {
@@ -154,119 +228,28 @@ impl Sampler {
     }
 }
 
-/// The index of the first maximum; none if all are −∞ or NaN.
-///
-/// Works in blocks, so that the inner loop has no index to carry and compiles to vector
-/// instructions; only the block that holds the maximum is looked at twice.
-///
-/// ```
-/// use ryot_metrics::engine::argmax;
-/// assert_eq!(argmax(&[1.0, f32::NAN, 3.0, 3.0]), Some(2));
-/// assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), None);
-/// ```
-#[allow(clippy::float_cmp)] // the maximum is one of the values
-pub fn argmax(values: &[f32]) -> Option<usize> {
-    const BLOCK: usize = 1024;
-    let mut best = (f32::NEG_INFINITY, 0);
-    for (index, block) in values.chunks(BLOCK).enumerate() {
-        let max = block_max(block);
-        if max > best.0 {
-            best = (max, index * BLOCK);
-        }
+/// Whether a stage leaves this token a chance.
+fn allows(stage: &mut dyn Stage, token: Token, room: &mut Vec<Candidate>) -> bool {
+    room.clear();
+    room.push(Candidate { token, logit: 0.0 });
+    stage.apply(room);
+    room.first().is_some_and(|left| left.logit > f32::NEG_INFINITY)
+}
+
+/// Lets a stage change the logits.
+fn rewrite(stage: &mut dyn Stage, logits: &mut [f32], room: &mut Vec<Candidate>) {
+    room.clear();
+    room.extend(finite(logits));
+    stage.apply(room);
+    for candidate in room {
+        logits[candidate.token as usize] = candidate.logit;
     }
-    let (max, start) = best;
-    let offset = values[start..].iter().position(|&value| value == max)?;
-    (max > f32::NEG_INFINITY).then_some(start + offset)
-}
-
-/// The maximum of a block without its NaNs.
-fn block_max(block: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    // Written as a comparison: `f32::max` would add a test for NaN to each lane.
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = block.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, value);
-        }
-    }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &value| larger(max, value))
-}
-
-/// Makes each of these tokens less likely, once, as llama.cpp does.
-fn penalise(logits: &mut [f32], recent: &mut Vec<Token>, penalty: f32) {
-    recent.sort_unstable();
-    recent.dedup();
-    for &token in &*recent {
-        let logit = &mut logits[token as usize];
-        *logit = if *logit <= 0.0 { *logit * penalty } else { *logit / penalty };
-    }
-}
-
-/// All tokens that can be drawn at all. An infinite logit is made finite: ∞ − ∞ is NaN.
-fn finite(logits: &[f32]) -> impl Iterator<Item = Candidate> {
-    (0..)
-        .zip(logits)
-        .filter(|(_, logit)| **logit > f32::NEG_INFINITY)
-        .map(|(token, logit)| Candidate { token, logit: logit.min(f32::MAX) })
-}
-
-/// A candidate's probability, but for the common divisor. Summed in double precision: over a
-/// whole vocabulary, single precision would shift the end of the nucleus.
-fn weight(candidate: Candidate, max: f32) -> f64 {
-    f64::from((candidate.logit - max).exp())
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // what sorting asks for
-fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
-}
-
-/// The `k` likeliest tokens, likeliest first; of equals, the lower token.
-///
-/// Collects what beats a threshold, and cuts the collection back to `k` when it has doubled, which
-/// raises the threshold: nearly all tokens cost one comparison.
-fn keep_top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
-    out.clear();
-    let room = (2 * k).max(256);
-    let mut threshold = f32::NEG_INFINITY;
-    for candidate in finite(logits) {
-        if candidate.logit > threshold {
-            out.push(candidate);
-            if out.len() >= room {
-                out.select_nth_unstable_by(k - 1, by_rank);
-                out.truncate(k);
-                threshold = out[k - 1].logit;
-            }
-        }
-    }
-    if out.len() > k {
-        out.select_nth_unstable_by(k - 1, by_rank);
-        out.truncate(k);
-    }
-    out.sort_unstable_by(by_rank);
-}
-
-/// Of sorted candidates, the first whose probabilities reach `p`; false if these do not.
-/// `total` is the weight of all tokens, of which these may be the head only.
-fn keep_top_p(sorted: &mut Vec<Candidate>, p: f32, max: f32, total: f64) -> bool {
-    let mut sum = 0.0;
-    let reached = sorted.iter().position(|candidate| {
-        sum += weight(*candidate, max) / total;
-        sum >= f64::from(p)
-    });
-    if let Some(last) = reached
-        && p < 1.0
-    {
-        sorted.truncate(last + 1);
-    }
-    reached.is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::PENALTY_WINDOW;
 
     fn random_logits(seed: u64, count: usize) -> Vec<f32> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -346,13 +329,100 @@ mod tests {
         let mut sampler =
             Sampler::new(&params(|p| (p.temperature, p.repetition_penalty) = (0.0, 2.0)));
         let logits = [4.0, 3.0, -1.0];
-        assert_eq!(sampler.sample(&logits, &[0, 0, 0], &mut scratch), Some(1));
+        let mut sample = |logits: &[f32], history: &[Token], scratch: &mut Scratch| {
+            sampler.sample(logits, history, scratch).map(|drawn| drawn.token)
+        };
+        assert_eq!(sample(&logits, &[0, 0, 0], &mut scratch), Some(1));
         assert_eq!(scratch.logits, [2.0, 3.0, -1.0]);
-        assert_eq!(sampler.sample(&logits, &[2, 1], &mut scratch), Some(0));
+        assert_eq!(sample(&logits, &[2, 1], &mut scratch), Some(0));
         assert_eq!(scratch.logits, [4.0, 1.5, -2.0]);
         let mut long = vec![0; 1];
         long.resize(1 + PENALTY_WINDOW, 1);
-        assert_eq!(sampler.sample(&logits, &long, &mut scratch), Some(0));
+        assert_eq!(sample(&logits, &long, &mut scratch), Some(0));
+    }
+
+    #[test]
+    fn presence_and_frequency_count_the_answer_and_not_the_prompt() {
+        let mut scratch = Scratch::default();
+        let mut sampler = Sampler::new(&params(|p| {
+            (p.temperature, p.presence_penalty, p.frequency_penalty) = (0.0, 1.0, 0.5);
+        }));
+        let mut history = vec![0, 0, 0];
+        let mut answer = Vec::new();
+        for _ in 0..4 {
+            let drawn = sampler.sample(&[4.0, 2.0, f32::NAN], &history, &mut scratch).unwrap();
+            history.push(drawn.token);
+            answer.push(drawn.token);
+        }
+        // Before the draws, token 0 has 4, 2.5, 2 and 1.5 left.
+        assert_eq!(answer, [0, 0, 0, 1]);
+        assert_eq!(scratch.logits[..2], [1.5, 2.0]);
+    }
+
+    #[test]
+    fn a_bias_comes_before_penalties_and_forbids_or_forces() {
+        let mut scratch = Scratch::default();
+        let mut sampler = Sampler::new(&params(|p| {
+            (p.temperature, p.repetition_penalty) = (0.0, 2.0);
+            p.logit_bias = vec![(0, -100.0), (2, 6.0)];
+        }));
+        let drawn = sampler.sample(&[4.0, 3.0, -1.0], &[0, 2], &mut scratch).unwrap();
+        assert_eq!(drawn.token, 1);
+        assert_eq!(scratch.logits, [-192.0, 3.0, 2.5]);
+    }
+
+    #[test]
+    fn logprobs_are_the_model_s_own() {
+        let mut scratch = Scratch::default();
+        let mut sampler = Sampler::new(&params(|p| {
+            (p.temperature, p.top_k, p.logprobs) = (0.3, 1, Some(2));
+            p.logit_bias = vec![(1, 100.0)];
+        }));
+        let logits = [2.0_f32, 0.0, 1.0, f32::NEG_INFINITY];
+        let drawn = sampler.sample(&logits, &[], &mut scratch).unwrap();
+        let total = logits.iter().map(|logit| logit.exp()).sum::<f32>().ln();
+        let logprobs = drawn.logprobs.unwrap();
+        assert_eq!(drawn.token, 1);
+        assert!((logprobs.drawn + total).abs() < 1e-6);
+        let tokens: Vec<Token> = logprobs.top.iter().map(|&(token, _)| token).collect();
+        assert_eq!(tokens, [0, 2]);
+        assert!((logprobs.top[0].1 - (2.0 - total)).abs() < 1e-6);
+    }
+
+    /// Allows the tokens of a word in turn.
+    #[derive(Debug)]
+    struct Word(Vec<Token>);
+
+    impl Stage for Word {
+        fn apply(&mut self, candidates: &mut Vec<Candidate>) -> Option<Token> {
+            for candidate in
+                candidates.iter_mut().filter(|other| self.0.last() != Some(&other.token))
+            {
+                candidate.logit = f32::NEG_INFINITY;
+            }
+            None
+        }
+
+        fn accept(&mut self, token: Token) {
+            assert_eq!(self.0.pop(), Some(token));
+        }
+    }
+
+    #[test]
+    fn a_grammar_decides_whatever_the_model_prefers() {
+        let logits = random_logits(3, 5_000);
+        let word = [7, 4_999, argmax(&logits).unwrap() as Token, 0];
+        for temperature in [0.0, 1.0] {
+            let mut scratch = Scratch::default();
+            let mut sampler =
+                Sampler::new(&params(|p| (p.temperature, p.top_k) = (temperature, 3)));
+            sampler.grammar = Some(Box::new(Word(word.iter().rev().copied().collect())));
+            let mut next = || Some(sampler.sample(&logits, &[], &mut scratch)?.token);
+            assert_eq!(
+                [next(), next(), next(), next(), next()],
+                [Some(7), Some(4_999), Some(word[2]), Some(0), None]
+            );
+        }
     }
 
     #[test]
@@ -360,10 +430,12 @@ mod tests {
         let mut scratch = Scratch::default();
         for temperature in [0.0, 1.0, 1e-30] {
             let mut sampler = Sampler::new(&params(|p| p.temperature = temperature));
+            let mut sample =
+                |logits: &[f32]| sampler.sample(logits, &[], &mut scratch).map(|drawn| drawn.token);
             let logits = [f32::NAN, 1.0, f32::NEG_INFINITY];
-            assert_eq!(sampler.sample(&logits, &[], &mut scratch), Some(1));
-            assert_eq!(sampler.sample(&[f32::NAN, f32::NEG_INFINITY], &[], &mut scratch), None);
-            assert_eq!(sampler.sample(&[1.0, f32::INFINITY], &[], &mut scratch), Some(1));
+            assert_eq!(sample(&logits), Some(1));
+            assert_eq!(sample(&[f32::NAN, f32::NEG_INFINITY]), None);
+            assert_eq!(sample(&[1.0, f32::INFINITY]), Some(1));
         }
     }
 
@@ -374,7 +446,7 @@ mod tests {
             let mut scratch = Scratch::default();
             let mut sampler =
                 Sampler::new(&params(|p| (p.seed, p.temperature) = (Some(seed), temperature)));
-            let mut next = || sampler.sample(&logits, &[], &mut scratch).unwrap();
+            let mut next = || sampler.sample(&logits, &[], &mut scratch).unwrap().token;
             (0..20_000).map(|_| next()).collect()
         };
         assert_eq!(draw(5, 1.0), draw(5, 1.0));

@@ -147,6 +147,23 @@ mod tests {
         assert_eq!((out, stopped), (vec!["a".into(), String::new()], true));
     }
 
+    #[test]
+    fn stop_strings_may_overlap_themselves_each_other_and_split_characters() {
+        let bytes = |text: &str| -> Vec<Vec<u8>> { text.bytes().map(|byte| vec![byte]).collect() };
+        for (text, stops, shown) in [
+            ("xaaab", &["aab"][..], "xa"),
+            ("ab é😀c", &["é😀"], "ab "),
+            ("ab 😁😀c", &["😀c", "😀"], "ab 😁"),
+            ("one two", &["two", "ne t"], "o"),
+            ("abcabd", &["abd", "abcabc"], "abc"),
+        ] {
+            let pieces = bytes(text);
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let (out, stopped) = stream(&pieces, stops);
+            assert_eq!((out.concat(), stopped), (shown.to_owned(), true), "{text} {stops:?}");
+        }
+    }
+
     /// What the text must be, given all of it at once.
     fn reference(bytes: &[u8], stops: &[String]) -> String {
         let text = String::from_utf8_lossy(bytes).into_owned();

@@ -4,15 +4,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::boundary::detached;
 use super::globals;
-use crate::backend::{self, Token};
+use super::prompt::PyPrompt;
+use super::sampling::PySamplingParams;
+use crate::backend::{self, Model, Token};
 use crate::clock::seconds_between;
 use crate::engine::{
-    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Terms, Wakeup,
+    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, Terms, Wakeup,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Mode, Observer, Origin};
@@ -48,7 +51,7 @@ pub(super) struct PyEngineConfig {
 }
 
 /// A count that may not be negative, with an error that says so.
-fn size(field: &str, value: Option<i64>, default: usize) -> Result<usize> {
+pub(super) fn size(field: &str, value: Option<i64>, default: usize) -> Result<usize> {
     let Some(value) = value else { return Ok(default) };
     usize::try_from(value)
         .map_err(|_| Error::InvalidArgument(format!("{field} is {value}; it must be at least 0")))
@@ -132,128 +135,6 @@ impl PyEngineConfig {
     }
 }
 
-/// How an answer is drawn and when it ends. All arguments are keywords.
-///
-/// Args:
-///     max_tokens: The most tokens in the answer. Default 16; None for as many as fit: an equal
-///         share of the context, or 256 if that is more.
-///     temperature: 0 always takes the likeliest token. Default 1.0.
-///     top_k: Keeps the k likeliest tokens; 0, the default, or -1 keeps all.
-///     top_p: Keeps the likeliest tokens whose probabilities reach this sum. Default 1.0.
-///     min_p: Keeps tokens at least this likely relative to the likeliest. Default 0.0.
-///     seed: Makes the draws repeatable. Default None.
-///     stop: A string, or up to 16, that end the answer and are not part of it. Default None.
-///     repetition_penalty: Above 1 makes tokens of the last 64 less likely. Default 1.0.
-///     ignore_eos: Goes on after the model's own end. Default False.
-///
-/// Raises:
-///     ValueError: If a value is outside its range; the text names value and range.
-///
-/// Example:
-///     >>> from ryot_metrics import SamplingParams
-///     >>> SamplingParams(max_tokens=5, temperature=0.0).max_tokens
-///     5
-#[pyclass(frozen, name = "SamplingParams", module = "ryot_metrics")]
-#[derive(Clone, Debug)]
-pub(super) struct PySamplingParams(SamplingParams);
-
-#[derive(FromPyObject)]
-enum Stop {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[pymethods]
-impl PySamplingParams {
-    #[new]
-    #[pyo3(signature = (
-        *, max_tokens=Some(16), temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=None,
-        stop=None, repetition_penalty=1.0, ignore_eos=false
-    ))]
-    #[allow(clippy::too_many_arguments)] // keywords in Python
-    fn new(
-        max_tokens: Option<i64>,
-        temperature: f32,
-        top_k: i32,
-        top_p: f32,
-        min_p: f32,
-        seed: Option<i64>,
-        stop: Option<Stop>,
-        repetition_penalty: f32,
-        ignore_eos: bool,
-    ) -> PyResult<Self> {
-        let params = SamplingParams {
-            max_tokens: match max_tokens {
-                Some(count) => Some(size("max_tokens", Some(count), 0)?),
-                None => None,
-            },
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            seed: seed.map(i64::cast_unsigned),
-            stop: match stop {
-                None => Vec::new(),
-                Some(Stop::One(text)) => vec![text],
-                Some(Stop::Many(texts)) => texts,
-            },
-            repetition_penalty,
-            ignore_eos,
-        };
-        params.validate()?;
-        Ok(Self(params))
-    }
-
-    #[getter]
-    fn max_tokens(&self) -> Option<usize> {
-        self.0.max_tokens
-    }
-
-    #[getter]
-    fn temperature(&self) -> f32 {
-        self.0.temperature
-    }
-
-    #[getter]
-    fn top_k(&self) -> i32 {
-        self.0.top_k
-    }
-
-    #[getter]
-    fn top_p(&self) -> f32 {
-        self.0.top_p
-    }
-
-    #[getter]
-    fn min_p(&self) -> f32 {
-        self.0.min_p
-    }
-
-    #[getter]
-    fn seed(&self) -> Option<i64> {
-        self.0.seed.map(u64::cast_signed)
-    }
-
-    #[getter]
-    fn stop(&self) -> Vec<String> {
-        self.0.stop.clone()
-    }
-
-    #[getter]
-    fn repetition_penalty(&self) -> f32 {
-        self.0.repetition_penalty
-    }
-
-    #[getter]
-    fn ignore_eos(&self) -> bool {
-        self.0.ignore_eos
-    }
-
-    fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
-    }
-}
-
 /// Keeps a model load's event until it is known on which device the model is.
 #[derive(Debug, Default)]
 struct Later(Mutex<Vec<Event>>);
@@ -276,12 +157,6 @@ fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<Engine> {
     let observer = Arc::new(EngineObserver::new(recorder, name, device));
     later.0.into_inner().iter().for_each(|event| observer.observe(event));
     Engine::start(loaded?, config.config.clone(), observer, clock)
-}
-
-#[derive(FromPyObject)]
-enum PyPrompt {
-    Text(String),
-    Tokens(Vec<Token>),
 }
 
 /// The native half of `ryot_metrics.Engine`.
@@ -324,11 +199,19 @@ impl PyEngine {
         let terms = Terms::new(priority, ttft_ms, tbt_ms, tenant, deadline_ms)?;
         let params = params.0.clone();
         let handle = detached(py, || self.0.submit(prompt, params, terms, origin))?;
-        Ok(PyStream { handle, finish: OnceLock::new() })
+        let model = Arc::clone(self.0.model());
+        Ok(PyStream { handle, model, finish: OnceLock::new() })
     }
 
     fn tokenize(&self, py: Python<'_>, text: &str, add_special: bool) -> PyResult<Vec<Token>> {
         Ok(detached(py, || self.0.model().tokenize(text, add_special, true))?)
+    }
+
+    fn detokenize(&self, tokens: PyPrompt) -> PyResult<String> {
+        let PyPrompt::Tokens(tokens) = tokens else {
+            return Err(PyTypeError::new_err("tokens is a str; it must be a sequence of int"));
+        };
+        Ok(self.0.model().text(&tokens)?)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -363,14 +246,18 @@ impl PyEngine {
     }
 }
 
-/// A piece of an answer: its text, and its token.
-type Piece = (String, Token);
+/// A token, the logarithm of its probability, and its bytes.
+type Logprob = (Token, f32, Vec<u8>);
+
+/// A piece of an answer: its text, its token, and the log-probabilities of this and the likeliest.
+type Piece = (String, Token, Option<(Logprob, Vec<Logprob>)>);
 
 /// The native half of `ryot_metrics.Stream`.
 #[pyclass(frozen, name = "NativeStream", module = "ryot_metrics._ryot_metrics")]
 #[derive(Debug)]
 pub(super) struct PyStream {
     handle: RequestHandle,
+    model: Arc<dyn Model>,
     finish: OnceLock<Finish>,
 }
 
@@ -378,10 +265,14 @@ impl PyStream {
     fn ended(&self, finish: Finish) {
         let _ = self.finish.set(finish); // the same again
     }
-}
 
-fn piece(delta: Delta) -> Piece {
-    (delta.text, delta.token)
+    fn piece(&self, delta: Delta) -> Piece {
+        let Delta { text, token, logprobs, .. } = delta;
+        let named = |(token, logprob)| (token, logprob, self.model.piece(token));
+        let logprobs =
+            logprobs.map(|of| (named((token, of.drawn)), of.top.into_iter().map(named).collect()));
+        (text, token, logprobs)
+    }
 }
 
 #[pymethods]
@@ -400,7 +291,7 @@ impl PyStream {
     fn next(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
         loop {
             match detached(py, || self.handle.next_timeout(SIGNAL_INTERVAL))? {
-                Next::Delta(delta) => return Ok(Some(piece(delta))),
+                Next::Delta(delta) => return Ok(Some(self.piece(delta))),
                 Next::Finished(finish) => {
                     self.ended(finish);
                     return Ok(None);
@@ -425,7 +316,7 @@ impl PyStream {
         if let Some(finish) = finish {
             self.ended(finish);
         }
-        Ok((deltas.into_iter().map(piece).collect(), finished))
+        Ok((deltas.into_iter().map(|delta| self.piece(delta)).collect(), finished))
     }
 
     /// Wakes this event loop from now on.

@@ -16,9 +16,11 @@ mod gpu;
 mod handle;
 mod isolated;
 mod metric;
+mod prompt;
 mod recent;
 mod registry;
 mod request;
+mod sampling;
 mod serve;
 mod settings;
 mod values;
@@ -43,7 +45,7 @@ mod _ryot_metrics {
     #[pymodule_export]
     use super::block::PyBlock;
     #[pymodule_export]
-    use super::engine::{PyEngine, PyEngineConfig, PySamplingParams, PyStream, PyWakeup};
+    use super::engine::{PyEngine, PyEngineConfig, PyStream, PyWakeup};
     #[pymodule_export]
     use super::errors::{
         DecodeError, DuplicateTimeseries, EngineClosedError, OutOfMemoryError, QueueFullError,
@@ -70,6 +72,8 @@ mod _ryot_metrics {
     use super::registry::{PyRegistry, encode, negotiate};
     #[pymodule_export]
     use super::request::{PyRequest, catalogue, count_dropped, set_prices};
+    #[pymodule_export]
+    use super::sampling::PySamplingParams;
     #[pymodule_export]
     use super::serve::{PyServer, choose_coding, compress};
     #[pymodule_export]

@@ -6,14 +6,18 @@ use pyo3::prelude::*;
 /// Numbers in a block that is copied.
 const BLOCK: usize = 2048;
 
+/// Asking whether an object is an array imports numpy: to be done only if somebody has.
+pub(super) fn numpy_is_imported(py: Python<'_>) -> PyResult<bool> {
+    py.import("sys")?.getattr("modules")?.contains("numpy")
+}
+
 /// Hands over all values of a sequence in blocks: those of a contiguous numpy array of float64
 /// where they lie, others as copies.
 pub(super) fn for_each_value(
     values: &Bound<'_, PyAny>,
     mut take: impl FnMut(&[f64]),
 ) -> PyResult<()> {
-    // Asking whether an object is an array imports numpy: only if somebody has.
-    if values.py().import("sys")?.getattr("modules")?.contains("numpy")? {
+    if numpy_is_imported(values.py())? {
         if let Ok(array) = values.cast::<PyArray1<f64>>() {
             let array = array.readonly();
             return match array.as_slice() {
