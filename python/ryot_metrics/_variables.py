@@ -5,10 +5,14 @@ Must not know what a value may be, nor more than the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["PARSERS", "variable", "written"]
+__all__ = ["PARSERS", "nearest", "unknown", "variable", "written"]
+
+_PREFIX = "RYOT_METRICS_"
+_OTHERS = ("RYOT_METRICS_CACHE",)
+"""Variables that are no settings of the metrics: where models are kept."""
 
 
 def variable(name: str) -> str:
@@ -18,7 +22,7 @@ def variable(name: str) -> str:
         >>> variable("series_limit")
         'RYOT_METRICS_SERIES_LIMIT'
     """
-    return f"RYOT_METRICS_{name.upper()}"
+    return f"{_PREFIX}{name.upper()}"
 
 
 def _bool(text: str) -> bool:
@@ -61,6 +65,33 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "gpu_interval": float,
 }
 """Each setting, in the order in which they are shown, by what reads its variable."""
+
+
+def _known() -> list[str]:
+    return [*map(variable, PARSERS), *_OTHERS]
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Those of these variables that look like settings and are none.
+
+    Example:
+        >>> unknown(["HOME", "RYOT_METRICS_GPU", "RYOT_METRICS_GPUS"])
+        ['RYOT_METRICS_GPUS']
+    """
+    known = _known()
+    return sorted(name for name in names if name.startswith(_PREFIX) and name not in known)
+
+
+def nearest(name: str) -> str:
+    """The variable that there is whose name is most like this one.
+
+    Example:
+        >>> nearest("RYOT_METRICS_SERIES_LIMITS")
+        'RYOT_METRICS_SERIES_LIMIT'
+    """
+    from difflib import get_close_matches
+
+    return get_close_matches(name, _known(), n=1, cutoff=0)[0]
 
 
 def written(value: Any) -> str:

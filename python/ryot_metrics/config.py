@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ryot_metrics import _ryot_metrics, catalogue
-from ryot_metrics._variables import PARSERS, variable, written
+from ryot_metrics._kinds import check_kind
+from ryot_metrics._variables import PARSERS, nearest, unknown, variable, written
 
 __all__ = ["Settings", "configure", "settings"]
 
@@ -102,17 +104,40 @@ def settings() -> Settings:
     return _current
 
 
-def configure(**changes: Any) -> Settings:
+class _Kept(Enum):
+    KEPT = "as it is"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+_KEPT = _Kept.KEPT
+
+
+def configure(
+    *,
+    profile: str | _Kept | None = _KEPT,
+    views: bool | _Kept | None = _KEPT,
+    disabled: Sequence[str] | _Kept | None = _KEPT,
+    sampling: Mapping[str, int] | _Kept | None = _KEPT,
+    buckets: Mapping[str, Sequence[float] | float | str] | _Kept | None = _KEPT,
+    windows: Sequence[str] | _Kept | None = _KEPT,
+    operation_name: str | _Kept | None = _KEPT,
+    labels: Mapping[str, str] | _Kept | None = _KEPT,
+    series_limit: int | _Kept | None = _KEPT,
+    gpu: bool | _Kept | None = _KEPT,
+    gpu_interval: float | _Kept | None = _KEPT,
+) -> Settings:
     """Changes settings, at any time; those not named stay, and None brings a default back.
 
-    Args:
-        **changes: Attributes of `Settings`, each given as a whole.
+    Each argument is an attribute of `Settings`, which says what it means, given as a whole.
 
     Returns:
         The settings as they are now.
 
     Raises:
-        TypeError: For a setting that there is not, or a value of a wrong type.
+        TypeError: For a setting that there is not; or with the setting, its value and the type
+            that it must have.
         ValueError: With the setting, its value and its limit, and for buckets of a family that
             has observations. Then nothing has changed.
 
@@ -125,15 +150,15 @@ def configure(**changes: Any) -> Settings:
         Traceback (most recent call last):
         ValueError: series_limit is 0; it must be 1 to 10000000
     """
-    return _change(changes, "configure")
+    named = {name: value for name, value in locals().items() if value is not _KEPT}
+    return _change(named, "configure")
 
 
 def _change(changes: Mapping[str, Any], source: str) -> Settings:
     global _current
-    for name in changes:
-        if name not in PARSERS:
-            known = ", ".join(PARSERS)
-            raise TypeError(f"there is no setting {name!r}; there are {known}")
+    for name, value in changes.items():
+        if value is not None:
+            check_kind(name, value)
     values = {k: getattr(_DEFAULTS, k) if v is None else v for k, v in changes.items()}
     sources = {k: "default" if v is None else source for k, v in changes.items()}
     changed = replace(_current, **values, sources={**_current.sources, **sources})
@@ -144,8 +169,6 @@ def _change(changes: Mapping[str, Any], source: str) -> Settings:
 
 def _expanded(patterns: Sequence[str]) -> list[str]:
     """Names for patterns; what is no pattern is left for the native module to know."""
-    if isinstance(patterns, str):
-        raise TypeError(f"disabled is {patterns!r}; it must be a list of names")
     names: list[str] = []
     for pattern in patterns:
         if not any(sign in pattern for sign in "*?["):
@@ -167,7 +190,9 @@ def _buckets(value: Sequence[float] | float | str) -> Sequence[float] | float:
 
 
 def _read_environment() -> None:
-    """Takes the variables over; a malformed one is logged and its default kept."""
+    """Takes the variables over; a malformed or unknown one is logged, and changes nothing."""
+    for name in unknown(os.environ):
+        _warn("%s is no setting and is ignored; the nearest is %s", name, nearest(name))
     for name, parse in PARSERS.items():
         text = os.environ.get(variable(name), "").strip()
         if not text:
@@ -175,11 +200,15 @@ def _read_environment() -> None:
         try:
             _change({name: parse(text)}, "environment")
         except (ValueError, TypeError, OverflowError) as error:
-            import logging
-
             kept = written(getattr(_DEFAULTS, name)) or "none"
             message = "%s is %r and is ignored, the default (%s) is kept: %s"
-            logging.getLogger("ryot_metrics").warning(message, variable(name), text, kept, error)
+            _warn(message, variable(name), text, kept, error)
+
+
+def _warn(message: str, *args: object) -> None:
+    import logging
+
+    logging.getLogger("ryot_metrics").warning(message, *args)
 
 
 _read_environment()

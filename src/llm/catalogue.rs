@@ -50,7 +50,7 @@ pub struct Row {
 macro_rules! catalogue {
     ($($id:ident: $name:literal, $shape:expr, [$($label:literal),*], $help:literal;)*) => {
         /// The families, by a name that the compiler checks.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Name {
             $(#[doc = concat!("`", $name, "`")] $id,)*
         }

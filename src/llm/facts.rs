@@ -8,7 +8,8 @@ use std::hash::Hash;
 
 use super::catalogue::Name;
 use super::classes::{batch_size_class, context_length_class};
-use super::labels::{DTYPES, is_value};
+use super::dropped::Limit;
+use super::labels::{DTYPES, is_value, known_values};
 use super::recorder::Recorder;
 use super::reuse::{self, BYTES_PER_BLOCK, TOKENS_PER_BLOCK};
 use crate::error::ErrorKind;
@@ -23,18 +24,28 @@ impl Recorder {
         value: f64,
         write: impl FnOnce(&Series, f64),
     ) -> bool {
-        let known =
-            name.row().labels.iter().zip(values).all(|(label, value)| is_value(label, value));
-        let value = self.checked(if known { value } else { f64::NAN });
+        self.write_in(Limit::Number, name, values, value, write)
+    }
+
+    /// The same for a value with another limit.
+    fn write_in(
+        &self,
+        limit: Limit,
+        name: Name,
+        values: &[&str],
+        value: f64,
+        write: impl FnOnce(&Series, f64),
+    ) -> bool {
+        let mut labels = name.row().labels.iter().zip(values);
+        if let Some((label, value)) = labels.find(|(label, value)| !is_value(label, value)) {
+            self.drop_value(name, format_args!("{label} is {value:?}; {}", known_values(label)));
+            return false;
+        }
+        let value = self.checked(name, values[0], value, limit);
         if let Some(value) = value {
             write(&self.family(name).series(values), value);
         }
         value.is_some()
-    }
-
-    /// A percentage or a ratio: dropped above its limit.
-    fn up_to(limit: f64, value: f64) -> f64 {
-        if value <= limit { value } else { f64::NAN }
     }
 
     /// One attempt of a request that had failed before.
@@ -55,7 +66,8 @@ impl Recorder {
     /// The length of a queue of the service's own. It adds to what requests count by themselves,
     /// so that neither overwrites the other.
     pub fn queue_size(&self, model: &str, priority_level: &str, size: f64) {
-        self.write(Name::QueueDepth, &[model, priority_level], size, |series, size| {
+        let labels = [model, priority_level];
+        self.write_in(Limit::Whole(0.0), Name::QueueDepth, &labels, size, |series, size| {
             let mut reported = self.reported_queues.lock();
             let before = reported.insert(series.labels().text().into(), size);
             series.add(size - before.unwrap_or_default());
@@ -70,9 +82,11 @@ impl Recorder {
 
     /// The model computes in this type; empty if it is unknown.
     pub fn dtype(&self, model: &str, dtype: &str) {
-        match DTYPES.iter().position(|known| *known == dtype) {
-            Some(index) => self.rates.of(model).set_dtype(index),
-            None => self.dropped("invalid_value"),
+        if let Some(index) = DTYPES.iter().position(|known| *known == dtype) {
+            self.rates.of(model).set_dtype(index);
+        } else {
+            let why = format_args!("dtype is {dtype:?}; {}", known_values("dtype"));
+            self.drop_value(Name::TokenEfficiency, why);
         }
     }
 
@@ -96,41 +110,53 @@ impl Recorder {
         model: &str,
         device_id: &str,
         percent: f64,
-        batch_size: usize,
+        batch_size: f64,
     ) {
+        let name = Name::GpuMemoryPercentage;
+        let Some(batch_size) = self.count(name, model, batch_size) else { return };
         let labels = [model, device_id, batch_size_class(batch_size)];
-        self.set_alone(Name::GpuMemoryPercentage, &labels, Self::up_to(100.0, percent));
+        self.set_alone(Limit::UpTo(100.0), name, &labels, percent);
     }
 
     /// Time in which the GPU computed, 0 to 100.
     pub fn gpu_utilization(&self, model: &str, device_id: &str, kernel_type: &str, percent: f64) {
         let labels = [model, device_id, kernel_type];
-        self.write(Name::GpuUtilization, &labels, Self::up_to(100.0, percent), Series::set);
+        self.write_in(Limit::UpTo(100.0), Name::GpuUtilization, &labels, percent, Series::set);
     }
 
     /// KV cache that holds tokens. Of a model, only the classes that were set last stay.
-    pub fn kv_cache_size(&self, model: &str, bytes: f64, context_length: usize, batch_size: usize) {
+    pub fn kv_cache_size(&self, model: &str, bytes: f64, context_length: f64, batch_size: f64) {
+        let count = |value| self.count(Name::KvCacheSize, model, value);
+        let (Some(context_length), Some(batch_size)) = (count(context_length), count(batch_size))
+        else {
+            return;
+        };
         let labels = [model, context_length_class(context_length), batch_size_class(batch_size)];
-        self.set_alone(Name::KvCacheSize, &labels, bytes);
+        self.set_alone(Limit::Number, Name::KvCacheSize, &labels, bytes);
     }
 
     /// The share of the KV cache that holds tokens, 0 to 1.
     pub fn kv_cache_usage(&self, model: &str, ratio: f64) {
-        self.write(Name::KvCacheUsage, &[model], Self::up_to(1.0, ratio), Series::set);
+        self.write_in(Limit::UpTo(1.0), Name::KvCacheUsage, &[model], ratio, Series::set);
     }
 
     /// How the KV cache is divided. Of a model, only what was said last stays.
     pub fn kv_cache_blocks(&self, model: &str, block_size: usize, blocks: usize) {
         let labels = [model, &block_size.to_string(), &blocks.to_string()];
-        self.set_alone(Name::KvCacheInfo, &labels, 1.0);
+        self.set_alone(Limit::Number, Name::KvCacheInfo, &labels, 1.0);
     }
 
     /// Prompt tokens that were looked up in the KV cache, and those of them that were found.
     pub fn kv_cache_lookup(&self, model: &str, context_type: &str, queries: f64, hits: f64) {
         let labels = [model, context_type];
+        let (name, whole) = (Name::KvCacheQueries, Limit::Whole(0.0));
         // Both or none: a hit without its query would be a ratio above 1.
-        let queries = if (0.0..=queries).contains(&hits) { queries } else { f64::NAN };
-        if self.write(Name::KvCacheQueries, &labels, queries, Series::add) {
+        if whole.admits(queries) && (!whole.admits(hits) || hits > queries) {
+            let why =
+                format_args!("hits of {model:?} are {hits}, which is not {whole} to {queries}");
+            return self.drop_value(name, why);
+        }
+        if self.write_in(whole, name, &labels, queries, Series::add) {
             self.write(Name::KvCacheHits, &labels, hits, Series::add);
         }
     }
@@ -138,7 +164,8 @@ impl Recorder {
     /// A hit ratio, 0 to 1, that somebody else measured; on the page as long as no lookup of the
     /// model is counted here.
     pub fn cache_hit_ratio(&self, model: &str, ratio: f64) {
-        self.write(Name::KvCacheHitRatio, &[model, ""], Self::up_to(1.0, ratio), Series::set);
+        let labels = [model, ""];
+        self.write_in(Limit::UpTo(1.0), Name::KvCacheHitRatio, &labels, ratio, Series::set);
     }
 
     /// A model, or its cache, was evicted.
@@ -192,16 +219,21 @@ impl Recorder {
     /// One batch of this many sequences.
     pub fn batch(&self, model: &str, request_type: &str, sequences: f64) {
         let labels = [model, request_type];
-        let sequences = if sequences >= 1.0 { sequences } else { f64::NAN };
-        if self.write(Name::BatchSize, &labels, sequences, Series::observe) {
+        let limit = Limit::Whole(1.0);
+        if self.write_in(limit, Name::BatchSize, &labels, sequences, Series::observe) {
             self.write(Name::Batches, &[model], 1.0, Series::add);
         }
     }
 
+    /// A number of sequences or tokens, 0 if it is unknown; None if it is none, and dropped.
+    fn count(&self, name: Name, model: &str, value: f64) -> Option<usize> {
+        self.checked(name, model, value, Limit::Whole(0.0)).map(|count| count as usize)
+    }
+
     /// Sets a gauge whose last labels say what is the case just now, and takes the series that say
     /// otherwise away: they are the case no more.
-    fn set_alone(&self, name: Name, values: &[&str; 3], value: f64) {
-        if self.write(name, values, value, Series::set) {
+    fn set_alone(&self, limit: Limit, name: Name, values: &[&str; 3], value: f64) {
+        if self.write_in(limit, name, values, value, Series::set) {
             let fixed = if name == Name::GpuMemoryPercentage { 2 } else { 1 };
             self.family(name).remove_where(|other| {
                 let same = |range: std::ops::Range<usize>| {

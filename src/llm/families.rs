@@ -151,8 +151,10 @@ impl Families {
         &self.0[name as usize]
     }
 
-    fn made(&self) -> impl Iterator<Item = &Arc<Family>> {
-        self.0.iter().filter_map(|slot| slot.family.get())
+    /// How often each family was full, of those that were.
+    pub(super) fn overflowed(&self) -> impl Iterator<Item = (Name, u64)> {
+        let made = self.0.iter().filter_map(|slot| Some((slot.name, slot.family.get()?)));
+        made.map(|(name, family)| (name, family.overflowed())).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -175,7 +177,7 @@ impl Source for Stored {
 
     fn collect(&self, sink: &mut dyn Sink) {
         let families = &self.computed.families;
-        let overflowed: u64 = families.made().map(|family| family.overflowed()).sum();
+        let overflowed: u64 = families.overflowed().map(|(_, count)| count).sum();
         if overflowed > 0 {
             let series = families.get(Name::Dropped).series(&["cardinality"]);
             series.add(overflowed as f64 - series.get());

@@ -50,6 +50,12 @@ pub(super) fn is_value(label: &str, value: &str) -> bool {
     value.is_empty() || set.is_none_or(|(_, values)| values.contains(&value))
 }
 
+/// What a label may be, as half a sentence.
+pub(super) fn known_values(label: &str) -> String {
+    let set = LABEL_VALUES.iter().find(|(name, _)| *name == label);
+    set.map_or_else(String::new, |(_, values)| format!("it must be one of {}", values.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

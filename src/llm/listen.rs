@@ -173,7 +173,11 @@ impl Observer for EngineObserver {
                 let end = End { status, kind, severity: None, batch_size: *batch_size };
                 let unpriced = request.and_then(|request| request.finish(*at, end));
                 if unpriced.is_some() {
-                    self.recorder.dropped("unpriced"); // the engine's thread calls no Python
+                    let model = &self.model;
+                    let why = format_args!(
+                        "the prices of {model:?} are a function's, which the engine does not call"
+                    );
+                    self.recorder.drop_sample(Name::TokenCost, "unpriced", why);
                 }
             }
         }

@@ -14,6 +14,7 @@ use super::catalogue::Name;
 use super::computed::Computed;
 use super::cost::{CostModel, Costs};
 use super::derived::{Derived, DerivedRow};
+use super::dropped::Drops;
 use super::families::{Families, Stored};
 use super::gpu::Devices;
 use super::profile::{PROFILES, RYOT};
@@ -47,6 +48,7 @@ pub struct Recorder {
     /// Open requests that an engine's requests may be part of, by key.
     parents: Mutex<HashMap<u64, Weak<Request>>>,
     pub(super) devices: Devices,
+    pub(super) drops: Drops,
 }
 
 impl Recorder {
@@ -85,6 +87,7 @@ impl Recorder {
             clock,
             costs: Costs::default(),
             devices: Devices::default(),
+            drops: Drops::default(),
             scopes: RwLock::default(),
             rates,
             reuse: Mutex::default(),
@@ -129,20 +132,6 @@ impl Recorder {
     /// From now on, tokens of `model` cost this; `*` is every model without a price of its own.
     pub fn set_cost_model(&self, model: &str, cost: Option<CostModel>) {
         self.costs.set(model, cost);
-    }
-
-    /// Counts a sample that could not be recorded as asked.
-    pub fn dropped(&self, reason: &str) {
-        self.family(Name::Dropped).series(&[reason]).add(1.0);
-    }
-
-    /// A value that makes no sense is dropped and counted: recording never fails a request.
-    pub(super) fn checked(&self, seconds: f64) -> Option<f64> {
-        let valid = seconds.is_finite() && seconds >= 0.0;
-        if !valid {
-            self.dropped("invalid_value");
-        }
-        valid.then_some(seconds)
     }
 
     pub(super) fn scope(&self, key: &ScopeKey<&str>) -> Arc<Scope> {

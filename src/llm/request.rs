@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use super::catalogue::Name;
 use super::classes::{BATCH_SIZES, PROMPT_SIZES, batch_size_index, prompt_size_index};
 use super::cost::{CostKind, Pico};
+use super::dropped::Limit;
 use super::recorder::Recorder;
 use super::scope::{Lazy, Scope, ScopeKey};
 use crate::clock::{Nanos, seconds_between};
@@ -415,7 +416,8 @@ impl Request {
 
     /// Records a time to first token that the caller measured; only the first one counts.
     pub fn set_ttft(&self, seconds: f64) {
-        let Some(seconds) = self.recorder.checked(seconds) else { return };
+        let checked = self.recorder.checked(Name::Ttft, self.model(), seconds, Limit::Number);
+        let Some(seconds) = checked else { return };
         let whole = self.whole();
         let mut state = whole.state.lock();
         if !state.finished && !std::mem::replace(&mut state.first_token_seen, true) {
@@ -425,9 +427,17 @@ impl Request {
 
     /// Records an inter-token latency that the caller measured.
     pub fn record_inter_token_latency(&self, seconds: f64) {
-        if let Some(seconds) = self.recorder.checked(seconds) {
+        let checked = self.recorder.checked(Name::InterToken, self.model(), seconds, Limit::Number);
+        if let Some(seconds) = checked {
             self.observe_inter_token(seconds, 1);
         }
+    }
+
+    /// A number of tokens that is none is dropped.
+    pub fn drop_count(&self, what: &str, value: &str) {
+        let model = self.model();
+        let why = format_args!("{what} of {model:?} is {value}, which is no number of tokens");
+        self.recorder.drop_value(Name::TokensGenerated, why);
     }
 
     /// Whether it has ended, or what it is a part of.

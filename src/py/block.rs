@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString};
 
 use super::facts::Number;
-use super::request::{PyRequest, count_dropped, kind_of, status_of};
+use super::request::{PyRequest, kind_of, status_of};
 use crate::clock::{Nanos, seconds_between};
 use crate::event::Mode;
 use crate::llm::{Severity, Status};
@@ -18,9 +18,8 @@ use crate::llm::{Severity, Status};
 /// Numbers of tokens and of sequences are below it.
 pub(super) const MAX_COUNT: i64 = 1 << 31;
 
-/// A number of tokens or sequences; None if it is none.
-#[derive(Clone, Copy)]
-struct Count(Option<u64>);
+/// A number of tokens or sequences; what it is instead if it is none.
+struct Count(Result<u64, String>);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Count {
     type Error = PyErr;
@@ -33,7 +32,9 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Count {
         };
         let number = object.extract::<i64>().ok().or_else(converted);
         let number = number.filter(|number| (0..MAX_COUNT).contains(number));
-        Ok(Self(number.map(|number| number as u64)))
+        let shown =
+            || object.repr().map_or_else(|_| "something odd".to_owned(), |it| it.to_string());
+        Ok(Self(number.map(|number| number as u64).ok_or_else(shown)))
     }
 }
 
@@ -103,8 +104,8 @@ impl PyBlock {
         tell: impl FnOnce(&State, &PyRequest, u64),
     ) -> PyResult<()> {
         Self::tell(slf, method, |state, request| match count.0 {
-            Some(count) => tell(state, request, count),
-            None => count_dropped("invalid_value"),
+            Ok(count) => tell(state, request, count),
+            Err(value) => request.drop_count(method, &value),
         })
     }
 }
@@ -113,7 +114,7 @@ impl PyBlock {
 impl PyBlock {
     #[new]
     #[pyo3(
-        signature = (model=None, *, endpoint=None, mode="standard", batch_size=Count(None)),
+        signature = (model=None, *, endpoint=None, mode="standard", batch_size=Count(Ok(0))),
         text_signature = "(model='default', *, endpoint='', mode='standard', batch_size=0)"
     )]
     fn new(
@@ -122,7 +123,7 @@ impl PyBlock {
         mode: &str,
         batch_size: Count,
     ) -> PyResult<Self> {
-        let batch_size = batch_size.0.unwrap_or(0) as usize;
+        let batch_size = batch_size.0.unwrap_or_default() as usize;
         Ok(Self { model, endpoint, mode: Mode::parse(mode)?, batch_size, state: Mutex::default() })
     }
 

@@ -65,6 +65,11 @@ fn work(jobs: &Receiver<Job>) {
     }
 }
 
+/// Calls on the worker, if it has nothing else to do, and does not wait.
+pub(super) fn tell(callback: Arc<dyn Callback>) {
+    give((callback, sync_channel(1).0));
+}
+
 /// Calls on the worker; whether the answer came in time.
 fn ask(callback: Arc<dyn Callback>) -> bool {
     let (done, answered) = sync_channel(1);

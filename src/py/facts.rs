@@ -7,6 +7,7 @@ use pyo3::types::PyString;
 
 use super::globals;
 use crate::error::ErrorKind;
+use crate::llm::Name;
 
 /// A number; what is none is NaN, which the recorder drops and counts.
 #[derive(Clone, Copy)]
@@ -17,13 +18,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Number {
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         Ok(Self(object.extract().unwrap_or(f64::NAN)))
-    }
-}
-
-impl Number {
-    /// A count of which 0 is unknown.
-    fn count(self) -> usize {
-        self.0 as usize // saturates; NaN is 0
     }
 }
 
@@ -105,8 +99,7 @@ pub(super) fn update_gpu_memory_percentage(
     percentage: Number,
     batch_size: Number,
 ) {
-    let batch_size = batch_size.count();
-    globals::recorder().gpu_memory_percentage(&model.0, &gpu_id.0, percentage.0, batch_size);
+    globals::recorder().gpu_memory_percentage(&model.0, &gpu_id.0, percentage.0, batch_size.0);
 }
 
 /// Sets how much of its time a GPU computed.
@@ -320,7 +313,7 @@ pub(super) fn update_kv_cache_size(
     context_length: Number,
     batch_size: Number,
 ) {
-    let (context_length, batch_size) = (context_length.count(), batch_size.count());
+    let (context_length, batch_size) = (context_length.0, batch_size.0);
     globals::recorder().kv_cache_size(&model.0, size_bytes.0, context_length, batch_size);
 }
 
@@ -375,6 +368,11 @@ pub(super) fn record_prompt_reuse(model: Text, prompt: &Bound<'_, PyAny>) {
     match prompt.extract::<Prompt>() {
         Ok(Prompt::Text(text)) => recorder.prompt_text_seen(&model.0, &text),
         Ok(Prompt::Tokens(tokens)) => recorder.prompt_tokens_seen(&model.0, &tokens),
-        Err(_) => recorder.dropped("invalid_value"),
+        Err(_) => {
+            let model = &model.0;
+            let why =
+                format_args!("the prompt of {model:?} is neither text nor whole numbers from 0");
+            recorder.drop_value(Name::PromptReuse, why);
+        }
     }
 }

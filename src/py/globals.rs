@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
+use super::drops::DropLog;
 use super::gpu;
 use crate::clock::MonotonicClock;
 use crate::error::Result;
@@ -22,8 +23,13 @@ static REGISTRY: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 static RECORDER: LazyLock<Arc<Recorder>> = LazyLock::new(|| {
     let clock = Arc::new(MonotonicClock);
     let recorder = Recorder::new(&REGISTRY, clock, &Settings::default());
-    let _ = REGISTRY.register(Arc::new(gpu::FirstPage)); // it has no name that could be taken
-    Arc::new(recorder.expect("the catalogue's names are valid, distinct and registered first"))
+    let recorder =
+        recorder.expect("the catalogue's names are valid, distinct and registered first");
+    let recorder = Arc::new(recorder);
+    // They have no names that could be taken.
+    let _ = REGISTRY.register(Arc::new(gpu::FirstPage));
+    let _ = REGISTRY.register(Arc::new(DropLog::new(&recorder)));
+    recorder
 });
 
 /// Whether `STAND_INS` has any.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use super::boundary::try_attached;
+use super::drops::log;
 use super::globals;
 use crate::error::{Error, Result};
 use crate::gpu::{INTERVAL, Nvml, Probe, Reading, Sampler, Watcher};
@@ -108,8 +109,7 @@ impl Watcher for Families {
     fn nothing(&self, reason: &Error) {
         try_attached(|py| {
             let text = format!("no GPU families: {reason}");
-            let log = || py.import("logging")?.call_method1("getLogger", ("ryot_metrics",));
-            let _ = log().and_then(|log| log.call_method1("debug", (text,)));
+            log(py, "debug", &text);
         });
     }
 }

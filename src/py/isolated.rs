@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::drops::DropLog;
 use super::globals;
 use super::registry::PyRegistry;
 use crate::clock::{Clock, ManualClock};
@@ -34,8 +35,9 @@ impl PyIsolated {
         let clock = Arc::new(ManualClock::default());
         let usual = globals::usual().settings();
         let settings = Settings { profile: RYOT.to_owned(), sampling: Vec::new(), ..usual };
-        let recorder = Recorder::new(registry.core(), clock.clone(), &settings)?;
-        Ok(Self { recorder: Arc::new(recorder), clock })
+        let recorder = Arc::new(Recorder::new(registry.core(), clock.clone(), &settings)?);
+        registry.core().register(Arc::new(DropLog::new(&recorder)))?;
+        Ok(Self { recorder, clock })
     }
 
     /// The clock's time in nanoseconds; 0 at first.

@@ -7,6 +7,7 @@
 mod block;
 mod boundary;
 mod callbacks;
+mod drops;
 mod engine;
 mod errors;
 mod facts;

@@ -13,6 +13,9 @@ use crate::llm::{
     CATALOGUE, CostKind, CostModel, End, Request, Row, Severity, Shape, Start, Status, Tier, VIEWS,
 };
 
+/// Characters that are shown of what was said instead of a number.
+const MAX_SHOWN: usize = 100;
+
 /// An open request; active from its construction until `finish`.
 ///
 /// Args:
@@ -75,6 +78,12 @@ impl PyRequest {
     /// The time on that clock.
     pub(super) fn now(&self) -> Nanos {
         self.request.now()
+    }
+
+    /// What was said as a number of tokens is none.
+    pub(super) fn drop_count(&self, what: &str, value: &str) {
+        let shown: String = value.chars().take(MAX_SHOWN).collect();
+        self.request.drop_count(what, &shown);
     }
 
     pub(super) fn end(

@@ -112,7 +112,7 @@ fn efficiency_is_the_rate_per_percent_and_absent_without_a_gpu() {
     assert!(bench.lines("ryot_token_efficiency_ratio").is_empty());
     bench.recorder.dtype("m", "float16");
     for (device, percent) in [("0", 10.0), ("1", 30.0)] {
-        bench.recorder.gpu_memory_percentage("m", device, percent, 1);
+        bench.recorder.gpu_memory_percentage("m", device, percent, 1.0);
     }
     assert_eq!(
         bench.lines("ryot_token_efficiency_ratio{"),
@@ -123,11 +123,11 @@ fn efficiency_is_the_rate_per_percent_and_absent_without_a_gpu() {
 #[test]
 fn a_gauge_of_the_present_batch_leaves_no_other_behind() {
     let bench = Bench::new();
-    for batch_size in [1, 8, 0] {
+    for batch_size in [1.0, 8.0, 0.0] {
         bench.recorder.gpu_memory_percentage("m", "0", 62.4, batch_size);
-        bench.recorder.kv_cache_size("m", 1024.0, 3000, batch_size);
+        bench.recorder.kv_cache_size("m", 1024.0, 3000.0, batch_size);
     }
-    bench.recorder.gpu_memory_percentage("m", "1", 70.0, 8);
+    bench.recorder.gpu_memory_percentage("m", "1", 70.0, 8.0);
     assert_eq!(
         bench.lines("ryot_gpu_memory_percentage{"),
         [
@@ -240,7 +240,7 @@ fn what_makes_no_sense_is_dropped_and_counted() {
     recorder.queue_wait("m", -1.0);
     recorder.queue_size("m", "urgent", 1.0);
     recorder.gpu_memory("m", "0", "weights", 1.0);
-    recorder.gpu_memory_percentage("m", "0", 100.1, 0);
+    recorder.gpu_memory_percentage("m", "0", 100.1, 0.0);
     recorder.gpu_utilization("m", "0", "all", 101.0);
     recorder.cache_hit_ratio("m", 1.1);
     recorder.kv_cache_usage("m", 1.1);
@@ -404,9 +404,9 @@ fn write_everything(bench: &Bench) {
     recorder.queue_size("m", "low", 1.0);
     recorder.gpu_memory("m", "0", "used", 1.0);
     recorder.gpu_memory_reserved("m", "0", 2.0);
-    recorder.gpu_memory_percentage("m", "0", 50.0, 1);
+    recorder.gpu_memory_percentage("m", "0", 50.0, 1.0);
     recorder.gpu_utilization("m", "0", "all", 50.0);
-    recorder.kv_cache_size("m", 1.0, 512, 1);
+    recorder.kv_cache_size("m", 1.0, 512.0, 1.0);
     recorder.kv_cache_usage("m", 0.5);
     recorder.kv_cache_blocks("m", 16, 100);
     recorder.kv_cache_lookup("m", "batch", 2.0, 1.0);

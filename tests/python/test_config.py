@@ -1,6 +1,7 @@
 """Each setting, by its effect on a real page; from code and from the environment."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -198,7 +199,10 @@ print(REGISTRY.get_sample_value(name, {
     "model": "__overflow__", "batch_size": "other", "generation_mode": "other"}))
 print(REGISTRY.get_sample_value("ryot_metrics_dropped_total", {"reason": "cardinality"}) > 0)
 """
-    assert run(code)[0].split() == ["2.0", "True"]
+    shown, logged = run(code)
+    assert shown.split() == ["2.0", "True"]
+    assert "ryot_inference_latency_seconds: 2 dropped (cardinality), the first because" in logged
+    assert "series_limit is 2 and it has as many" in logged
 
 
 BUCKETS = """
@@ -272,19 +276,49 @@ def test_a_bad_value_changes_nothing(changes, message):
     assert "ryot_inference_ttft_seconds" in page()
 
 
-@pytest.mark.parametrize("changes", [{"windows": "1m"}, {"gpu": "yes"}, {"gpu_interval": "1"}])
-def test_a_wrong_type_changes_nothing(changes):
-    """A text is no list of windows, and no switch."""
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("profile", 3, "the name of a profile"),
+        ("views", 1, "True or False"),
+        ("disabled", "ryot_gpu_*", "a list of names"),
+        ("disabled", [3], "a list of names"),
+        ("sampling", 3, "a mapping from histograms to whole numbers"),
+        ("sampling", {"ryot_tokens_per_request": 2.5}, "a mapping from histograms to whole"),
+        ("buckets", [1, 2], "a mapping from histograms to bounds or 'native'"),
+        ("buckets", {"ryot_tokens_per_request": ["1"]}, "a mapping from histograms to bounds"),
+        ("windows", "1m", "a list of windows such as '5m'"),
+        ("operation_name", b"chat", "a text"),
+        ("labels", ["zone"], "a mapping from labels to values"),
+        ("series_limit", 1.5, "a whole number"),
+        ("series_limit", True, "a whole number"),
+        ("gpu", "yes", "True or False"),
+        ("gpu_interval", "1", "a number of seconds"),
+    ],
+)
+def test_a_wrong_type_changes_nothing(name, value, expected):
+    """The error names setting, value and type."""
     before = settings()
-    with pytest.raises(TypeError):
-        configure(**changes)
+    with pytest.raises(TypeError, match=re.escape(f"{name} is {value!r}; it must be {expected}")):
+        configure(**{name: value})
     assert settings() == before
 
 
 def test_an_unknown_setting_is_a_type_error():
-    """It names those that there are."""
-    with pytest.raises(TypeError, match="no setting 'colour'; there are profile, views"):
+    """As of any function."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         configure(colour="red")
+
+
+def test_an_unknown_variable_is_a_warning():
+    """It is named, with the one that was meant; variables of other parts are known."""
+    wrong = {"RYOT_METRICS_SERIES_LIMITS": "5", "RYOT_METRICS_CACHE": "/models"}
+    shown, warnings = run("import ryot_metrics; print('imported')", **wrong)
+    assert shown == "imported\n"
+    assert warnings.splitlines() == [
+        "RYOT_METRICS_SERIES_LIMITS is no setting and is ignored; "
+        "the nearest is RYOT_METRICS_SERIES_LIMIT"
+    ]
 
 
 ENVIRONMENT = {

@@ -221,3 +221,48 @@ def test_efficiency_has_the_model_s_type(own):
         isolated.advance(10_000_000_000)
         context.add_tokens(1000)
     assert page(registry)['ryot_token_efficiency_ratio{dtype="bfloat16",model="m"}'] == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (("record_batch_processed", "m", 2.5), '2.5 of "m" is not a whole number from 1'),
+        (("update_queue_metrics", "m", 0.5), '0.5 of "m" is not a whole number from 0'),
+        (("record_kv_cache_lookup", "m", 9.5, 1), '9.5 of "m" is not a whole number from 0'),
+        (("record_kv_cache_lookup", "m", 2, 3), 'hits of "m" are 3, which is not a whole'),
+        (("update_kv_cache_size", "m", 10, 512.5), '512.5 of "m" is not a whole number from 0'),
+        (("update_gpu_memory_percentage", "m", 0, 50, -1), '-1 of "m" is not a whole number'),
+        (("update_kv_cache_usage", "m", 1.5), '1.5 of "m" is not a number from 0 to 1'),
+        (("record_queue_wait", "m", "soon"), 'NaN of "m" is not a number from 0'),
+        (("record_cache_eviction", "m", "mood"), 'eviction_reason is "mood"; it must be one of'),
+        (("set_model_dtype", "m", "int3"), 'dtype is "int3"; it must be one of float32'),
+        (("record_prompt_reuse", "m", [2.5]), 'the prompt of "m" is neither text nor whole'),
+    ],
+)
+def test_the_log_says_what_was_dropped(own, caplog, call, why):
+    """The page that counts it logs family, value and limit, once in ten minutes; nothing else."""
+    registry, isolated = own
+    name, *arguments = call
+    for _ in range(3):
+        getattr(ryot_metrics, name)(*arguments)
+    found = page(registry)
+    assert found.pop('ryot_metrics_dropped_total{reason="invalid_value"}') == 3
+    assert set(found) <= {"ryot_metrics_series", "ryot_metrics_scrape_seconds"}
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("ryot_")
+    assert f": 3 dropped (invalid_value), the first because {why}" in line
+    getattr(ryot_metrics, name)(*arguments)
+    page(registry)
+    assert len(caplog.records) == 1
+    isolated.advance(600_000_000_000)
+    page(registry)
+    assert len(caplog.records) == 2
+
+
+def test_the_log_names_a_number_of_tokens_that_is_none(own, caplog):
+    """What a context was told, and by which method."""
+    with InferenceContext("m") as context:
+        context.add_tokens(2.5)
+    page(own[0])
+    assert "ryot_tokens_generated_total: 1 dropped (invalid_value)" in caplog.text
+    assert 'add_tokens of "m" is 2.5, which is no number of tokens' in caplog.text
