@@ -1,8 +1,7 @@
 """The command `ryot-metrics`: serve a model, show the demo, fetch a model, print what goes around.
 
-Names and short forms of options are llama-server's. What an engine's limits and defaults are is
-`EngineConfig`'s to say: this module only carries values there, and prints what it refuses as one
-line.
+Names and short forms of options are llama-server's. This module carries values to what knows their
+limits, and prints what is refused as one line.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ryot_metrics import Engine, EngineConfig, RyotError, catalogue, models
-from ryot_metrics._extra import serve_extra
+from ryot_metrics import RyotError, _serve, catalogue, models
 from ryot_metrics.config import settings
 from ryot_metrics.observability.commands import add_commands
 
@@ -23,16 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "smollm2-135m"
 MODEL_HELP = (
     "a GGUF file, a Hugging Face org/name:file.gguf, or a short name (default: %(default)s)"
-)
-
-ENGINE_OPTIONS = (
-    ("-c", "--ctx-size", "tokens of context, shared by all sequences"),
-    ("-np", "--parallel", "sequences that are decoded at the same time"),
-    ("-b", "--batch-size", "tokens in one decoding step, at most"),
-    (None, "--prefill-chunk", "tokens of a prompt that enter one step, at most"),
-    ("-t", "--threads", "CPU threads; 0 means all cores"),
-    (None, "--max-queue", "requests that may wait; more are answered with 429"),
-    ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
 )
 
 
@@ -86,19 +74,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("-m", "--model", default=DEFAULT_MODEL, help=MODEL_HELP)
     serve.add_argument("-a", "--alias", help="the model's name in the API (default: the model's)")
     _add_address(serve)
-    defaults = EngineConfig()
-    for short, long, text in ENGINE_OPTIONS:
-        default = getattr(defaults, long.removeprefix("--").replace("-", "_"))
-        shown = text if default is None else f"{text} (default: {default})"
-        names = [name for name in (short, long) if name]
-        serve.add_argument(*names, type=int, default=default, metavar="N", help=shown)
-    serve.add_argument(
-        "--max-body-bytes",
-        type=int,
-        metavar="N",
-        help="the largest body of a request; a larger one is answered with 413 (default: 8 MiB)",
-    )
-    serve.set_defaults(run=_serve)
+    _serve.add_options(serve)
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -134,26 +110,6 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)"
     )
-
-
-def _serve(arguments: argparse.Namespace) -> None:
-    from ryot_metrics.serve import create_app
-
-    with serve_extra("the HTTP service"):
-        from ryot_metrics.serve.run import address, bind, serve
-
-    names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
-    config = EngineConfig(**{name: getattr(arguments, name) for name in names})
-    with (
-        bind(arguments.host, arguments.port) as listening,
-        Engine(arguments.model, config, name=arguments.alias) as engine,
-    ):
-        url = address(listening)
-        print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
-        print(f"live charts: {url}/dashboard", flush=True)
-        limit = arguments.max_body_bytes
-        app = create_app(engine) if limit is None else create_app(engine, max_body_bytes=limit)
-        serve(app, listening)
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ryot_metrics import EngineClosedError, EngineConfig, SamplingParams
+from ryot_metrics.completion import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class Chunk(NamedTuple):
-    """One token, or the text that came with the end."""
-
-    text: str
-    token_id: int | None = 0
 
 
 class ScriptedStream:
@@ -45,7 +39,7 @@ class ScriptedStream:
         await asyncio.sleep(0)
         if self._texts and not self.cancelled.is_set():
             self.completion_tokens += 1
-            return Chunk(self._texts.pop(0))
+            return Chunk(self._texts.pop(0), 0)
         if self._end is None:
             await self._woken.wait()
         if isinstance(self._end, Exception):
@@ -110,6 +104,10 @@ class ScriptedEngine:
         """A token a byte, and one for the beginning."""
         return [1] * add_special + list(text.encode())
 
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of bytes, without the beginning."""
+        return bytes(tokens).decode().removeprefix("\x01")
+
     def stream(
         self,
         prompt: str | list[int],
@@ -118,11 +116,11 @@ class ScriptedEngine:
         endpoint: str = "",
         mode: str = "streaming",
         add_special: bool = True,
+        **terms: Any,
     ) -> ScriptedStream:
         """Accept a prompt and note how it was asked for."""
-        self.submitted.append(
-            {"prompt": prompt, "params": params, "endpoint": endpoint, "mode": mode}
-        )
+        asked = {"prompt": prompt, "params": params, "endpoint": endpoint, "mode": mode}
+        self.submitted.append({**asked, "terms": terms})
         if self.refusal is not None:
             raise self.refusal
         if not prompt:

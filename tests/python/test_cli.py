@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from ryot_metrics import EngineConfig, cli
+from ryot_metrics import EngineConfig, _serve
 from ryot_metrics._extra import serve_extra
 from ryot_metrics.cli import main
 from ryot_metrics.serve.run import address, bind
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(model=model, config=config, name=name)
         raise StoppedError("enough")
 
-    monkeypatch.setattr(cli, "Engine", engine)
+    monkeypatch.setattr(_serve, "Engine", engine)
     return asked
 
 
@@ -59,7 +59,7 @@ def test_defaults_are_the_engines(asked: dict[str, Any]) -> None:
     main(["serve", "--port", "0"])
     assert (asked["model"], asked["name"]) == ("smollm2-135m", None)
     default = EngineConfig()
-    for _, option, _ in cli.ENGINE_OPTIONS:
+    for _, option, _ in _serve.ENGINE_OPTIONS:
         name = option.removeprefix("--").replace("-", "_")
         assert getattr(asked["config"], name) == getattr(default, name)
 

@@ -140,6 +140,9 @@ async def test_parameters_reach_the_engine() -> None:
         "top_k": 4,
         "min_p": 0.25,
         "repetition_penalty": 1.5,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logit_bias": {"5": -100.0},
         "seed": 3,
         "stop": ["x", "y"],
         "ignore_eos": True,
@@ -150,6 +153,8 @@ async def test_parameters_reach_the_engine() -> None:
     await answer(engine, CHAT, messages=USER, max_completion_tokens=8, max_tokens=9)
     await answer(engine, CHAT, messages=USER)
     full, plain, *chats = [call["params"] for call in engine.submitted]
+    assert full.logit_bias == {5: -100}
+    del given["logit_bias"]
     assert {name: getattr(full, name) for name in given} == given
     assert {name: getattr(plain, name) for name in given} == {
         name: getattr(SamplingParams(), name) for name in given
@@ -180,7 +185,7 @@ async def test_chat_uses_the_models_template() -> None:
     engine = ScriptedEngine(["a"])
     engine.model_info["chat_template"] = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
     whole = (await answer(engine, CHAT, messages=USER)).json()
-    assert engine.submitted[0]["prompt"] == "<s>Hi</s>"
+    assert engine.submitted[0]["prompt"] == list(b"<s>Hi</s>")
     # The template wrote the beginning of the sequence: the tokenizer must not add another.
     assert whole["usage"]["prompt_tokens"] == len("<s>Hi</s>")
 
@@ -188,11 +193,21 @@ async def test_chat_uses_the_models_template() -> None:
 @pytest.mark.parametrize(
     ("path", "body", "param", "message"),
     [
-        (COMPLETIONS, {"prompt": "p", "n": 2}, "n", "n: 2 is not supported"),
-        (COMPLETIONS, {"prompt": "p", "echo": True}, "echo", "echo: True is not supported"),
-        (COMPLETIONS, {"prompt": "p", "logprobs": 0}, "logprobs", "logprobs: 0"),
+        (COMPLETIONS, {"prompt": "p", "n": 0}, "n", "n: Input should be greater than or equal"),
+        (COMPLETIONS, {"prompt": ["p"] * 43, "n": 3}, None, "129 answers"),
+        (COMPLETIONS, {"prompt": [-1]}, None, "the prompt holds token -1"),
+        (COMPLETIONS, {"prompt": "p", "priority": "high"}, "priority", "priority: "),
+        (COMPLETIONS, {"prompt": "p", "slo": {"ttft": 1}}, "slo", "slo: Extra inputs"),
+        (COMPLETIONS, {"prompt": "p", "slo": {"ttft_ms": -1}}, None, "ttft_ms"),
+        (COMPLETIONS, {"prompt": "p", "user": "u" * 257}, None, "tenant"),
+        (COMPLETIONS, {"prompt": "p", "logprobs": 21}, "logprobs", "logprobs: "),
+        (COMPLETIONS, {"prompt": "p", "logprobs": 1, "echo": True}, None, "logprobs: those of"),
+        (CHAT, {"messages": USER, "top_logprobs": 1}, None, "top_logprobs: they need logprobs"),
+        (COMPLETIONS, {"prompt": "p", "presence_penalty": 9}, None, "presence_penalty"),
+        (COMPLETIONS, {"prompt": "p", "logit_bias": {"a": 1}}, "logit_bias", "logit_bias: "),
         (COMPLETIONS, {"prompt": "p", "best_of": 3}, "best_of", "best_of: 3"),
-        (CHAT, {"messages": USER, "tools": [{}]}, "tools", "tools: [{}]"),
+        (CHAT, {"messages": USER, "tools": [{}]}, "tools", "tools: Field required"),
+        (CHAT, {"messages": USER, "tool_choice": "required"}, "tool_choice", "tool_choice: "),
         (CHAT, {"messages": [{"role": "user", "content": 1}]}, "messages", "messages: "),
         (COMPLETIONS, {}, "prompt", "prompt: Field required"),
         (COMPLETIONS, {"prompt": "p", "max_tokens": "x"}, "max_tokens", "max_tokens: "),
@@ -245,14 +260,15 @@ async def test_what_is_refused_is_counted(client: httpx.AsyncClient, engine: Any
     """A request that never reaches the engine is one error; an unknown model's name no label."""
     with changes() as change:
         await client.post(CHAT, json={"messages": USER, "model": "other"})
-        await client.post(COMPLETIONS, json={"prompt": "p", "n": 2})
+        await client.post(COMPLETIONS, json={"prompt": "p", "n": 0})
+        await client.post(CHAT, json={"messages": []})
         await client.get("/v1/models/other")
         await client.get("/none")
     name = "ryot_inference_requests_total"
     unknown = {"model": "__unknown__", "endpoint": CHAT, "error_type": "model_not_found"}
     invalid = {"model": engine.name, "endpoint": COMPLETIONS, "error_type": "invalid_prompt"}
     assert (change.sum(name, **unknown), change.sum(name, **invalid)) == (1, 1)
-    assert change.sum(name) == 2
+    assert change.sum(name) == 3
     assert change.sum("ryot_active_inference_requests") == 0
 
 
@@ -328,7 +344,7 @@ async def test_refusal(
 async def test_refused_batch_takes_back_what_was_queued() -> None:
     """If the second of two prompts is refused, the first does not run on."""
     engine = ScriptedEngine(["a"])
-    response = await answer(engine, COMPLETIONS, prompt=["p", ""])
+    response = await answer(engine, COMPLETIONS, prompt=[[5], []])
     assert response.status_code == 400
     assert engine.streams[0].cancelled.is_set()
 

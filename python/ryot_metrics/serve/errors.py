@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -17,21 +18,49 @@ from starlette.exceptions import HTTPException
 
 from ryot_metrics import EngineClosedError, QueueFullError
 from ryot_metrics._ryot_metrics import Request as Measured
+from ryot_metrics.serve.responses import ErrorResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from fastapi import FastAPI, Request
 
 
 logger = logging.getLogger(__name__)
 
+MEANINGS = {
+    400: "The request is malformed or asks for what cannot be had",
+    401: "No API key, or a wrong one",
+    404: "There is no such model",
+    413: "The body is larger than the limit",
+    429: "The queue is full, or a promise cannot be kept; `Retry-After` says when to ask again",
+    500: "The engine failed",
+    501: "The model cannot do this",
+    503: "The service is loading, draining or closed",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How these statuses stand in the OpenAPI document of a route."""
+    return {it: {"model": ErrorResponse, "description": MEANINGS[it]} for it in statuses}
+
+
 UNKNOWN_MODEL = "__unknown__"
 """The label `model` of requests for a model that is not here, whatever name they had."""
 
 
 class ApiError(Exception):
-    """An error as the client sees it."""
+    """An error as the client sees it.
+
+    Args:
+        status: The status of the answer.
+        message: What is wrong, for a person.
+        kind: OpenAI's `type`.
+        param: The field that is meant.
+        code: What is wrong, for a program.
+        retry_after: Seconds after which to ask again.
+        error_type: What a request counts as that the engine, which counts too, has not seen.
+    """
 
     def __init__(
         self,
@@ -42,8 +71,10 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        error_type: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.error_type = error_type
         self.status = status
         self.retry_after = retry_after
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -54,7 +85,7 @@ class ApiError(Exception):
         if isinstance(error, ApiError):
             return error
         message = str(error)
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | OverflowError):
             return cls(400, message)
         if isinstance(error, QueueFullError):
             wait = error.retry_after
@@ -75,7 +106,21 @@ class ApiError(Exception):
 def model_not_found(name: str, served: str) -> ApiError:
     """The answer to a request for a model that is not here."""
     message = f"the model {name!r} does not exist; this server has {served!r}"
-    return ApiError(404, message, param="model", code="model_not_found")
+    kind = "model_not_found"
+    return ApiError(404, message, param="model", code=kind, error_type=kind)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Count what is refused in the block here, since the engine has not seen it."""
+    try:
+        yield
+    except Exception as error:
+        refusal = ApiError.of(error)
+        if refusal.error_type is None:
+            bad = refusal.status < 500
+            refusal.error_type = "invalid_prompt" if bad else "inference_error"
+        raise refusal from error
 
 
 class BodyTooLargeError(HTTPException):
@@ -101,8 +146,9 @@ def install(app: FastAPI, model: str, endpoints: Collection[str]) -> None:
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> JSONResponse:
-        if error.status == 404:
-            count(request, UNKNOWN_MODEL, "model_not_found")
+        if error.error_type is not None:
+            unknown = error.error_type == "model_not_found"
+            count(request, UNKNOWN_MODEL if unknown else model, error.error_type)
         return error.response()
 
     @app.exception_handler(RequestValidationError)

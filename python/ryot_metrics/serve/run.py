@@ -1,28 +1,35 @@
 """Running the service on a socket: in the foreground for the CLI, in a thread for demo and tests.
 
 The socket is bound here, before any model is loaded, so that a port in use is one sentence at once.
-It listens from then on: a client may connect early and is answered as soon as the service is up.
+It answers from then on, with 503 until the model is warm.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import signal
+import logging
+import os
 import socket
 import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ryot_metrics.serve.gate import Gate
 
-    from fastapi import FastAPI
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from starlette.types import ASGIApp
 
 PORT_MAX = 65_535
-GRACEFUL_SHUTDOWN_SECONDS = 5
+DRAIN_SECONDS = 30.0
 """How long running answers may go on after the service was told to stop."""
+CLOSE_SECONDS = 5
+"""How long a client may take to read the end of an answer that was cancelled then."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,18 +56,37 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; either ends it cleanly."""
-    # uvicorn raises the signal again once it has shut down; by then the caller has more to close.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        _server(app, log_level="info").run(sockets=[listening])
+class Service(NamedTuple):
+    """What is served, and how its running answers are ended."""
+
+    app: ASGIApp
+    cancel: Callable[[], None]
+
+
+def serve(
+    load: Callable[[], Service], listening: socket.socket, *, drain_seconds: float = DRAIN_SECONDS
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    The signal stops the admission of requests; those that run may end for a while, then they are
+    cancelled. A second signal, or one before the model is loaded, ends the process at once, with
+    the status 128 + its number.
+
+    Args:
+        load: Makes the service, on a thread of its own. Until it has, clients are told to wait.
+        listening: The socket.
+        drain_seconds: How long running answers may go on, in seconds.
+
+    Raises:
+        Exception: What `load` raises.
+    """
+    _Foreground(load, drain_seconds).run(sockets=[listening])
 
 
 @contextmanager
-def in_background(app: FastAPI, listening: socket.socket) -> Iterator[str]:
+def in_background(app: ASGIApp, listening: socket.socket) -> Iterator[str]:
     """Serve from a thread while the block runs; gives the service's URL."""
-    server = _server(app, log_level="warning")
+    server = uvicorn.Server(_config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],), name="ryot-serve")
     thread.start()
     try:
@@ -70,12 +96,51 @@ def in_background(app: FastAPI, listening: socket.socket) -> Iterator[str]:
         thread.join()
 
 
-def _server(app: FastAPI, *, log_level: str) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level=log_level,
-            access_log=log_level == "info",
-            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
-        )
+class _Foreground(uvicorn.Server):
+    """uvicorn's server, which here listens while the model is loaded and while it drains."""
+
+    def __init__(self, load: Callable[[], Service], drain_seconds: float) -> None:
+        self._gate = Gate()
+        super().__init__(_config(self._gate, log_level="info"))
+        # Requests are logged; that the server starts and ends, the command says itself.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._load = load
+        self._drain_seconds = drain_seconds
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        life = asyncio.create_task(self._live())
+        await super().serve(sockets)
+        await life
+
+    async def _live(self) -> None:
+        try:
+            service = await asyncio.to_thread(self._load)
+            self._gate.open(service.app)
+            await self._told.wait()
+            try:
+                await asyncio.wait_for(self._gate.idle.wait(), self._drain_seconds)
+            except asyncio.TimeoutError:
+                await asyncio.to_thread(service.cancel)
+        finally:
+            self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._gate.draining or not self._gate.opened:
+            os._exit(128 + sig)
+        self._gate.drain()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._told.set)
+
+
+def _config(app: ASGIApp, *, log_level: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level=log_level,
+        access_log=log_level == "info",
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        lifespan="off",
+        ws="none",
     )

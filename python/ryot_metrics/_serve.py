@@ -1,0 +1,154 @@
+"""The command `ryot-metrics serve`: its options, and the service that they make.
+
+What a limit may be is said where it holds, not here. Must not import the serve extra before the
+command runs.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from ryot_metrics import Engine, EngineConfig, SamplingParams
+from ryot_metrics._extra import serve_extra
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ryot_metrics.serve.run import Service
+
+ENGINE_OPTIONS = (
+    ("-c", "--ctx-size", "tokens of context, shared by all sequences"),
+    ("-np", "--parallel", "sequences that are decoded at the same time"),
+    ("-b", "--batch-size", "tokens in one decoding step, at most"),
+    (None, "--prefill-chunk", "tokens of a prompt that enter one step, at most"),
+    ("-t", "--threads", "CPU threads; 0 means all cores"),
+    (None, "--max-queue", "requests that may wait; more are answered with 429"),
+    ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
+)
+
+OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "--max-body-bytes",
+        {
+            "type": int,
+            "metavar": "N",
+            "help": "the largest body of a request; a larger one is answered with 413 "
+            "(default: 8 MiB)",
+        },
+    ),
+    (
+        "--max-prompt-tokens",
+        {
+            "type": int,
+            "metavar": "N",
+            "help": "the longest prompt; a longer one is answered with 400 (default: the context)",
+        },
+    ),
+    (
+        "--api-key",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "KEY",
+            "help": "a key that clients must send, may be repeated; other users of the machine "
+            "can see it here, not in a file or in RYOT_METRICS_API_KEY",
+        },
+    ),
+    ("--api-key-file", {"metavar": "FILE", "help": "a file with a key on each line"}),
+    (
+        "--protect-metrics",
+        {
+            "action": "store_true",
+            "help": "/metrics and /dashboard need a key too; /health never does",
+        },
+    ),
+    (
+        "--cors-origin",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "ORIGIN",
+            "help": "an origin whose pages may call the API, or *, may be repeated (default: none)",
+        },
+    ),
+    (
+        "--drain-seconds",
+        {
+            "type": float,
+            "default": 30.0,
+            "metavar": "S",
+            "help": "how long answers may go on after SIGTERM (default: %(default)s)",
+        },
+    ),
+    (
+        "--log-stats",
+        {
+            "type": float,
+            "nargs": "?",
+            "const": 10.0,
+            "metavar": "S",
+            "help": "print tables of finished requests every S seconds (%(const)s if not given)",
+        },
+    ),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes besides model and address."""
+    defaults = EngineConfig()
+    for short, long, text in ENGINE_OPTIONS:
+        default = getattr(defaults, long.removeprefix("--").replace("-", "_"))
+        shown = text if default is None else f"{text} (default: {default})"
+        names = [name for name in (short, long) if name]
+        parser.add_argument(*names, type=int, default=default, metavar="N", help=shown)
+    for name, how in OPTIONS:
+        parser.add_argument(name, **how)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve until a signal."""
+    from ryot_metrics.serve import create_app
+
+    with serve_extra("the HTTP service"):
+        from ryot_metrics.serve.auth import read_keys
+        from ryot_metrics.serve.run import Service, address, bind, serve
+        from ryot_metrics.serve.stats import StatsLog
+
+    names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
+    config = EngineConfig(**{name: getattr(arguments, name) for name in names})
+    keys = read_keys(arguments.api_key, arguments.api_key_file)
+    limits = {
+        name: getattr(arguments, name)
+        for name in ("max_body_bytes", "max_prompt_tokens")
+        if getattr(arguments, name) is not None
+    }
+    with bind(arguments.host, arguments.port) as listening, ExitStack() as stack:
+        log = None
+        if arguments.log_stats is not None:
+            log = stack.enter_context(StatsLog(arguments.log_stats))
+
+        def load() -> Service:
+            engine = Engine(arguments.model, config, name=arguments.alias)
+            stack.callback(engine.shutdown)
+            app = create_app(
+                engine,
+                **limits,
+                api_keys=keys,
+                protect_metrics=arguments.protect_metrics,
+                cors_origins=arguments.cors_origin,
+                on_answer=log,
+            )
+            _warm_up(engine)
+            url = address(listening)
+            print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
+            print(f"live charts: {url}/dashboard", flush=True)
+            return Service(app, engine.shutdown)
+
+        serve(load, listening, drain_seconds=arguments.drain_seconds)
+
+
+def _warm_up(engine: Engine) -> None:
+    """One token, so that no client pays for the first pages of the weights."""
+    engine.generate("Hi", SamplingParams(max_tokens=1), endpoint="warm-up")

@@ -1,0 +1,104 @@
+"""The routes around text and its numbers: /tokenize, /detokenize and /v1/embeddings.
+
+The first two have vLLM's paths, fields and answers.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+
+from ryot_metrics.serve.errors import ApiError, documented, unseen
+from ryot_metrics.serve.requests import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    TokenizeChatRequest,
+    TokenizeRequest,
+)
+from ryot_metrics.serve.responses import (
+    DetokenizeResponse,
+    Embedding,
+    EmbeddingResponse,
+    EmbeddingUsage,
+    TokenizeResponse,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+
+    from ryot_metrics import Engine
+    from ryot_metrics.serve.prompts import Prompts
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
+    """The routes.
+
+    Args:
+        engine: Whose model it is.
+        prompts: What makes tokens of what is asked.
+        longest: The most tokens of a prompt and its answer.
+    """
+    routes = APIRouter(responses=documented(400, 404, 413, 500, 503))
+
+    @routes.post("/tokenize")
+    def tokenize(body: TokenizeRequest | TokenizeChatRequest) -> TokenizeResponse:
+        prompts.check_model(body.model)
+        with unseen():
+            if isinstance(body, TokenizeRequest):
+                tokens = prompts.tokens(body.prompt, add_special=body.add_special_tokens)
+            else:
+                tokens = prompts.of_chat(body, add_generation_prompt=body.add_generation_prompt)
+        strings = None
+        if body.return_token_strs:
+            strings = [engine.detokenize([token]) for token in tokens]
+        return TokenizeResponse(
+            count=len(tokens),
+            max_model_len=longest,
+            tokens=tokens,
+            token_strs=strings,
+        )
+
+    @routes.post("/detokenize")
+    def detokenize(body: DetokenizeRequest) -> DetokenizeResponse:
+        prompts.check_model(body.model)
+        with unseen():
+            return DetokenizeResponse(prompt=engine.detokenize(body.tokens))
+
+    @routes.post(EMBEDDINGS, responses=documented(501))
+    def embeddings(body: EmbeddingRequest) -> EmbeddingResponse:
+        prompts.check_model(body.model)
+        texts = body.inputs
+        with unseen():
+            if not texts:
+                raise ValueError("input is empty; at least 1 text is needed")
+            tokens = [prompts.within_limit(prompts.tokens(text)) for text in texts]
+        count = sum(map(len, tokens))
+        embed = getattr(engine, "embed", None)
+        if embed is None:
+            raise ApiError(501, f"the model {engine.name!r} has no embeddings", code="unsupported")
+        try:
+            vectors = embed(texts)
+        except Exception as error:
+            raise ApiError.of(error) from error
+        in_base64 = body.encoding_format == "base64"
+        data = [
+            Embedding(
+                index=index,
+                embedding=_base64(vector) if in_base64 else vector.tolist(),
+            )
+            for index, vector in enumerate(vectors)
+        ]
+        usage = EmbeddingUsage(prompt_tokens=count, total_tokens=count)
+        return EmbeddingResponse(data=data, model=engine.name, usage=usage)
+
+    return routes
+
+
+def _base64(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,133 @@
+"""The routes that generate text: /v1/completions and /v1/chat/completions.
+
+Accepting a request can take milliseconds (rendering, tokenizing), so it happens on a worker thread;
+waiting for tokens never holds a thread. Nothing here happens per token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from ryot_metrics.serve.answer import Answer, Part
+from ryot_metrics.serve.errors import ApiError, documented, unseen
+from ryot_metrics.serve.events import EVENTS, EventStream, while_connected
+from ryot_metrics.serve.requests import CHOICES_MAX, ChatRequest, CompletionRequest
+from ryot_metrics.serve.responses import ChatResponse, CompletionResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ryot_metrics import Engine
+    from ryot_metrics.serve.prompts import Prompts
+    from ryot_metrics.serve.stats import Finished
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+
+CLIENT_CLOSED_REQUEST = 499
+"""What the log shows for an answer that nobody waited for."""
+
+WHOLE_OR_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream`, its chunks as server-sent events",
+        "content": {EVENTS: {"schema": {"type": "string"}}},
+    }
+}
+
+
+def router(
+    engine: Engine, prompts: Prompts, on_answer: Callable[[Finished], None] | None
+) -> APIRouter:
+    """The routes.
+
+    Args:
+        engine: What answers.
+        prompts: What makes tokens of what is asked.
+        on_answer: Is told of each answer that is complete.
+    """
+    routes = APIRouter(responses=WHOLE_OR_STREAMED | documented(400, 404, 413, 429, 500, 503))
+
+    @routes.post(COMPLETIONS, response_model=CompletionResponse)
+    async def completions(body: CompletionRequest, request: Request) -> object:
+        def accept() -> Answer:
+            asked = body.prompts
+            with unseen():
+                _check_choices(len(asked), body.n)
+                tokens = [prompts.within_limit(prompts.tokens(prompt)) for prompt in asked]
+                echoes = [prompts.text(prompt) if body.echo else "" for prompt in asked]
+            return _submit(engine, answer, body, tokens, echoes)
+
+        prompts.check_model(body.model)
+        answer = Answer(COMPLETIONS, engine.name, on_close=on_answer)
+        return await _reply(accept, body, request)
+
+    @routes.post(CHAT, response_model=ChatResponse)
+    async def chat_completions(body: ChatRequest, request: Request) -> object:
+        def accept() -> Answer:
+            with unseen():
+                tokens = prompts.within_limit(prompts.of_chat(body))
+            return _submit(engine, answer, body, [tokens], [""])
+
+        prompts.check_model(body.model)
+        answer = Answer(CHAT, engine.name, chat=True, on_close=on_answer)
+        answer.tools = bool(body.offered)
+        return await _reply(accept, body, request)
+
+    return routes
+
+
+def _check_choices(prompts: int, n: int | None) -> None:
+    if not prompts:
+        raise ValueError("prompt is empty; a completion needs at least 1 prompt")
+    if (choices := prompts * (n or 1)) > CHOICES_MAX:
+        raise ValueError(
+            f"the call asks for {choices:,} answers, {prompts:,} prompts times n; at most "
+            f"{CHOICES_MAX} are allowed"
+        )
+
+
+def _submit(
+    engine: Engine,
+    answer: Answer,
+    body: CompletionRequest | ChatRequest,
+    prompts: list[list[int]],
+    echoes: list[str],
+) -> Answer:
+    """Queue every prompt `n` times, or none: one that is refused takes the earlier ones back."""
+    with unseen():
+        params = body.params()
+    answer.return_token_ids = bool(body.return_token_ids)
+    single = len(prompts) * len(params) == 1
+    mode = "streaming" if body.stream else "standard" if single else "batch"
+    try:
+        for group, (prompt, echo) in enumerate(zip(prompts, echoes, strict=True)):
+            for one in params:
+                stream = engine.stream(
+                    prompt, one, endpoint=answer.endpoint, mode=mode, **body.terms()
+                )
+                answer.parts.append(Part(stream, prompt, group, echo))
+    except Exception:
+        answer.close()
+        raise
+    answer.queued()
+    return answer
+
+
+async def _reply(
+    accept: Callable[[], Answer], body: CompletionRequest | ChatRequest, request: Request
+) -> object:
+    """The answer as the client asked for it: events at once, or the whole at the end."""
+    try:
+        answer = await run_in_threadpool(accept)
+        if body.stream:
+            return EventStream(answer, include_usage=body.include_usage)
+        try:
+            whole = await while_connected(request.receive, answer.whole())
+        finally:
+            answer.close()
+    except Exception as error:
+        raise ApiError.of(error) from error
+    return Response(status_code=CLIENT_CLOSED_REQUEST) if whole is None else whole
