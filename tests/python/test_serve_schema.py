@@ -1,7 +1,8 @@
 """Schemathesis asks the service what its OpenAPI document allows, and what it forbids.
 
 It runs in a process of its own, against a service on a socket: its imports and pytest's settings
-are not made for each other.
+are not made for each other. It has one worker, since Python 3.11's `ast` fails now and then when
+several threads of it parse.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def test_schemathesis(live: Callable[[Any], str], tmp_path: Path) -> None:
     with Engine("toy", EngineConfig(ctx_size=128, parallel=16, max_queue=1024)) as engine:
         url = live(engine)
         command = [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json"]
-        options = ["--seed", "1", "--max-examples", "15", "--phases", "examples,coverage,fuzzing"]
+        options = ["--seed", "1", "--max-examples", "8", "--phases", "examples,coverage,fuzzing"]
         options += ["--checks", ",".join(CHECKS), "--exclude-path", UNAVAILABLE, "--no-color"]
-        options += ["--generation-database", "none", "--request-timeout", "60", "--workers", "4"]
+        options += ["--generation-database", "none", "--request-timeout", "60"]
         done = subprocess.run(
             [*command, *options], capture_output=True, text=True, cwd=tmp_path, check=False
         )
