@@ -11,9 +11,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from ryot_metrics.client.calls import Wrappers, decorated, relaying, relaying_async
+from ryot_metrics.client.calls import Wrappers, decorated
 from ryot_metrics.options import Options
-from ryot_metrics.runs import GeneratorRun, Run, awaited, followed
+from ryot_metrics.runs import Run, awaited, followed
+from ryot_metrics.streams import tracked, tracked_async
 from ryot_metrics.tracking import current, current_request, finish
 from ryot_metrics.usage import PLAIN
 
@@ -117,19 +118,16 @@ def _decorate(function: Any, options: Options) -> Any:
         raise TypeError(f"{function!r} is no function; only functions can be measured")
     opened = options.resolved(function, "streaming")
 
-    def opener(kind: type[Run]) -> Callable[..., Run]:
-        def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-            outer = current_request()
-            request = opened(args, kwargs) if outer is None else outer.part()
-            return kind(request, options.token_count)
-
-        return open_run
+    def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+        outer = current_request()
+        request = opened(args, kwargs) if outer is None else outer.part()
+        return Run(request, options.token_count)
 
     wrappers = Wrappers(
         lambda function: _function(function, options),
         lambda function: _coroutine(function, options),
-        lambda function: relaying(function, opener(GeneratorRun)),
-        lambda function: relaying_async(function, opener(Run)),
+        lambda function: tracked(function, open_run),
+        lambda function: tracked_async(function, open_run),
     )
     return decorated(function, wrappers)
 
