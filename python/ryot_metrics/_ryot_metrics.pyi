@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from types import FrameType, TracebackType
 from typing import Any, Final, TypeAlias, final
 
 from numpy.typing import NDArray
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 
 from ryot_metrics.client.families import Metric
 from ryot_metrics.client.timing import ExceptionCounter, InprogressTracker, Timer
+from ryot_metrics.tracking import Current
 
 __all__ = [
     "DEBUG_BUILD",
@@ -413,15 +416,27 @@ class Block:
     def _request(self) -> Request: ...
     @property
     def _endpoint(self) -> object: ...
-    def _open(
-        self, outer: Request | None, model: str | None = None, endpoint: str | None = None
-    ) -> bool: ...
+    @property
+    def _frame(self) -> FrameType | None: ...
+    @property
+    def _outer(self) -> Current: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def _enter(self, depth: int) -> Self: ...
     def _close(
         self,
         status: str = "success",
         error_type: str | None = None,
         severity: str | None = None,
     ) -> tuple[Request, tuple[int, int]] | None: ...
+
+current: Final[ContextVar[Current]]
 
 def count_dropped(reason: str) -> None: ...
 def set_prices(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 from types import TracebackType
 
+from ryot_metrics._ryot_metrics import Block, Request
 from ryot_metrics.cost import charge
 from ryot_metrics.errors import classify
-from ryot_metrics.tracking import BlockScope, current, current_request, text_of
+from ryot_metrics.tracking import current_request, text_of
 
 _log = logging.getLogger("ryot_metrics")
-_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_get_current, _set_current, _reset_current = current.get, current.set, current.reset
-_getframe = sys._getframe
 
 
-class InferenceContext(BlockScope):
+class InferenceContext(Block):
     """Measures the block as one request; use it with `with` or `async with`.
 
     Inside another tracked request it joins that one: what it is told counts there, and its end
@@ -53,42 +50,29 @@ class InferenceContext(BlockScope):
 
     __slots__ = ("__weakref__",)
 
-    def __enter__(self, depth: int = 1) -> InferenceContext:
-        before = _get_current()
-        outer = None if before is None else current_request()
-        try:
-            opened = self._open(outer)
-        except (TypeError, UnicodeError):  # labels may be anything, since clients choose them
-            opened = self._open(outer, text_of(self.model) or "default", text_of(self._endpoint))
-        if not opened:
-            _log.warning("an InferenceContext that is open was entered again; this is ignored")
-            return self
-        # A block in a generator stays open across its `yield`s.
-        frame = _getframe(depth)
-        self._frame = frame if frame.f_code.co_flags & _GENERATORS else None
-        self._token = _set_current(self)
-        return self
+    def _outer_request(self) -> Request | None:
+        return current_request()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        bill = self._close() if error is None else self._close(*classify(error))
+    def _texts(self) -> tuple[str, str]:
+        return text_of(self.model) or "default", text_of(self._endpoint)
+
+    def _fail(self, error: BaseException) -> None:
+        bill = self._close(*classify(error))
         if bill is not None:
             charge(*bill)
-        if _get_current() is self:
-            try:
-                _reset_current(self._token)
-            except ValueError:  # a generator may be closed in another context than it began in
-                _set_current(self._outer)
+
+    def _charge(self, request: Request, tokens: tuple[int, int]) -> None:
+        charge(request, tokens)
+
+    def _entered_again(self) -> None:
+        _log.warning("an InferenceContext that is open was entered again; this is ignored")
 
     def _ignored(self, method: str) -> None:
         _log.warning("InferenceContext.%s() outside of its with block is ignored", method)
 
     async def __aenter__(self) -> InferenceContext:
-        return self.__enter__(2)
+        self._enter(1)
+        return self
 
     async def __aexit__(
         self,

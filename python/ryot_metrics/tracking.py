@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TypeAlias
 
 from ryot_metrics._ryot_metrics import Block, Request
+from ryot_metrics._ryot_metrics import current as _current
 from ryot_metrics.callbacks import safely
 from ryot_metrics.cost import charge
 from ryot_metrics.errors import classify
@@ -41,22 +42,10 @@ class Scope:
         self._outer = outer
 
 
-class BlockScope(Block):
-    """The same for a `with` block, which is a scope itself."""
-
-    __slots__ = ("_frame", "_token")
-
-    _frame: FrameType | None
-    _token: contextvars.Token[Current]
-
-    @property
-    def _outer(self) -> Current:
-        outer = self._token.old_value
-        return None if outer is contextvars.Token.MISSING else outer
-
-
-Current: TypeAlias = "Request | Scope | BlockScope | None"
-current: contextvars.ContextVar[Current] = contextvars.ContextVar("ryot_request", default=None)
+Current: TypeAlias = "Request | Scope | Block | None"
+current: contextvars.ContextVar[Current] = _current
+SCOPES = (Scope, Block)
+"""What may be current besides a request; a block is a scope itself."""
 
 
 def current_request() -> Request | None:
@@ -66,7 +55,7 @@ def current_request() -> Request | None:
     are requests of their own.
     """
     scope = current.get()
-    while isinstance(scope, Scope | BlockScope):
+    while isinstance(scope, SCOPES):
         # A suspended generator's frame has no caller.
         suspended = scope._frame is not None and scope._frame.f_back is None
         if not suspended and not scope._request.finished:

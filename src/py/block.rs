@@ -1,14 +1,18 @@
-//! What a `with` block of a request is told: the part of `InferenceContext` that every request
-//! runs through.
+//! A `with` block of a request: the part of `InferenceContext` that every request runs through.
 //!
-//! Knows no context variable, exception or log: the Python class that extends it has those, and
-//! hears of calls outside of the block by its method `_ignored`.
+//! What few requests need is in the Python class that extends it, by methods that are called from
+//! here: `_outer_request` finds the request that the block is part of, `_texts` makes labels of
+//! what is no text, `_fail` ends it by an exception, `_charge` asks what it costs, `_ignored` and
+//! `_entered_again` hear of calls that come too late.
 
 use parking_lot::Mutex;
+use pyo3::exceptions::{PyTypeError, PyUnicodeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString};
 
+use super::current::{Place, Variable};
 use super::facts::Number;
 use super::request::{PyRequest, kind_of, status_of};
 use crate::clock::{Nanos, seconds_between};
@@ -75,9 +79,48 @@ struct State {
     start_time: Option<f64>,
     stated: Option<Status>,
     status: Option<Status>,
+    place: Option<Place>,
 }
 
 impl PyBlock {
+    /// Opens a request, or a part of this one; false if the block is open already.
+    fn open(
+        &self,
+        py: Python<'_>,
+        outer: Option<&PyRequest>,
+        texts: Option<&(String, String)>,
+    ) -> PyResult<bool> {
+        let mut state = self.state.lock();
+        if state.is_open {
+            return Ok(false);
+        }
+        let request = if let Some(outer) = outer {
+            PyRequest::part_of(outer)
+        } else {
+            let (model, endpoint) = texts.map(|(model, endpoint)| (&**model, &**endpoint)).unzip();
+            let model = label(py, model, self.model.as_ref(), "default")?;
+            let endpoint = label(py, endpoint, self.endpoint.as_ref(), "")?;
+            PyRequest::open(model, endpoint, self.mode, self.batch_size)
+        };
+        let began = request.began();
+        *state = State { request: Some(request), is_open: true, began, ..State::default() };
+        Ok(true)
+    }
+
+    /// The same, where labels may be anything, since clients choose them.
+    fn open_anyhow(slf: &Bound<'_, Self>, outer: Option<&PyRequest>) -> PyResult<bool> {
+        let py = slf.py();
+        slf.get().open(py, outer, None).or_else(|error| {
+            if !error.is_instance_of::<PyTypeError>(py)
+                && !error.is_instance_of::<PyUnicodeError>(py)
+            {
+                return Err(error);
+            }
+            let texts = slf.call_method0(intern!(py, "_texts"))?.extract()?;
+            slf.get().open(py, outer, Some(&texts))
+        })
+    }
+
     /// Tells the open request something; what comes too late is ignored and logged.
     fn tell<R: Default>(
         slf: &Bound<'_, Self>,
@@ -230,41 +273,65 @@ impl PyBlock {
         self.state.lock().request.clone()
     }
 
-    /// Opens a request, or a part of this one.
-    ///
-    /// Args:
-    ///     outer: The request that it is part of, if any.
-    ///     model: The label `model`, if it is not the one that was given.
-    ///     endpoint: The label `endpoint`, if it is not the one that was given.
-    ///
-    /// Returns:
-    ///     False if the block is open already.
-    ///
-    /// Raises:
-    ///     TypeError: For a label that is no text.
-    ///     UnicodeError: For one that is no valid text.
-    #[pyo3(signature = (outer, model=None, endpoint=None))]
-    fn _open(
-        &self,
-        py: Python<'_>,
-        outer: Option<&Bound<'_, PyRequest>>,
-        model: Option<&str>,
-        endpoint: Option<&str>,
-    ) -> PyResult<bool> {
-        let mut state = self.state.lock();
-        if state.is_open {
-            return Ok(false);
-        }
-        let request = if let Some(outer) = outer.map(Bound::get) {
-            PyRequest::part_of(outer)
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        Self::_enter(slf, 0)
+    }
+
+    /// Opens the block for the caller at this depth.
+    fn _enter<'py>(slf: &Bound<'py, Self>, depth: u32) -> PyResult<Bound<'py, Self>> {
+        let py = slf.py();
+        let before = Variable::of(py)?.get(py)?;
+        let outer = if before.is_none() {
+            None
         } else {
-            let model = label(py, model, self.model.as_ref(), "default")?;
-            let endpoint = label(py, endpoint, self.endpoint.as_ref(), "")?;
-            PyRequest::open(model, endpoint, self.mode, self.batch_size)
+            let found = slf.call_method0(intern!(py, "_outer_request"))?;
+            found.extract::<Option<Bound<'_, PyRequest>>>()?
         };
-        let began = request.began();
-        *state = State { request: Some(request), is_open: true, began, ..State::default() };
-        Ok(true)
+        if Self::open_anyhow(slf, outer.as_ref().map(Bound::get))? {
+            let place = Place::enter(slf, before, depth)?;
+            slf.get().state.lock().place = Some(place);
+        } else {
+            slf.call_method0(intern!(py, "_entered_again"))?;
+        }
+        Ok(slf.clone())
+    }
+
+    fn __exit__(
+        slf: &Bound<'_, Self>,
+        _kind: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        if !error.is_none() {
+            slf.call_method1(intern!(py, "_fail"), (error,))?;
+        } else if let Some(bill) = Self::_close(slf, "success", None, None)? {
+            slf.call_method1(intern!(py, "_charge"), bill)?;
+        }
+        let left = slf.get().state.lock().place.as_mut().and_then(|place| {
+            Some((place.outer.clone_ref(py), place.token.take()?, place.frame.take()))
+        });
+        left.map_or(Ok(()), |(outer, token, _frame)| Place::leave(slf, outer, token))
+    }
+
+    /// The frame of a generator that holds the block open across its `yield`s.
+    #[getter]
+    fn _frame(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let state = self.state.lock();
+        state.place.as_ref()?.frame.as_ref().map(|frame| frame.clone_ref(py))
+    }
+
+    /// What was current before.
+    #[getter]
+    fn _outer(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state.lock().place.as_ref().map(|place| place.outer.clone_ref(py))
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // as Python's garbage collector calls it
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.try_lock() else { return Ok(()) };
+        let Some(place) = &state.place else { return Ok(()) };
+        place.traverse(&visit)
     }
 
     /// Ends the block, and its request unless that is an outer one.

@@ -7,6 +7,7 @@
 mod block;
 mod boundary;
 mod callbacks;
+mod current;
 mod drops;
 mod engine;
 mod errors;
@@ -89,6 +90,7 @@ mod _ryot_metrics {
         module.add("MAX_COUNT", super::block::MAX_COUNT)?;
         module.add("REGISTRY", PyRegistry::global())?;
         super::fork::register(module)?;
+        module.add("current", super::current::Variable::of(module.py())?.itself())?;
         let recorder = super::globals::recorder();
         for (name, family) in [("system_info", Name::SystemInfo), ("model_info", Name::ModelInfo)] {
             module.add(name, PyInfo::of(recorder.family(family).clone()))?;

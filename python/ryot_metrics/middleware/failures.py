@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from ryot_metrics.middleware.exchange import Exchange
-from ryot_metrics.tracking import BlockScope, Scope, current
+from ryot_metrics.tracking import SCOPES, current
 
 
 def of_flask(app: Any) -> None:
@@ -50,7 +50,7 @@ async def _on_litestar(error: Exception, scope: object) -> None:
 def _explain(error: BaseException | None) -> None:
     """Tells the exchange that the running code belongs to."""
     scope = current.get()
-    while isinstance(scope, Scope | BlockScope):
+    while isinstance(scope, SCOPES):
         if isinstance(scope, Exchange):
             scope.failure = error
             return
