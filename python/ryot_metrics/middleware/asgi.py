@@ -13,10 +13,12 @@ from ryot_metrics.middleware.base import Middleware, length_of
 from ryot_metrics.middleware.body import Message, Receive, is_json, peek
 from ryot_metrics.middleware.exchange import Exchange
 from ryot_metrics.middleware.finders import path_of
-from ryot_metrics.middleware.routes import Endpoint
+from ryot_metrics.middleware.routes import UNKNOWN, Endpoint
 from ryot_metrics.tracking import current, current_request
 
 Send = Callable[[Message], Awaitable[None]]
+
+_get_current, _set_current, _reset_current = current.get, current.set, current.reset
 
 
 class InferenceMiddleware(Middleware):
@@ -42,11 +44,10 @@ class InferenceMiddleware(Middleware):
         if self._model_body is not None and is_json(_text(headers, b"content-type")):
             length = length_of(_text(headers, b"content-length"))
             body, receive = await peek(receive, length, self._max_body_bytes)
-        exchange = self._open(
-            scope, endpoint, _text(headers, b"accept"), self._named(scope, headers), body
-        )
+        streams = b"text/event-stream" in headers.get(b"accept", b"")
+        exchange = self._open(scope, endpoint, streams, self._named(scope, headers), body)
         wire = _Wire(exchange, receive, send)
-        token = current.set(exchange)
+        token = _set_current(exchange)
         try:
             await self.app(scope, wire.receive, wire.send)
         except BaseException as error:
@@ -55,17 +56,24 @@ class InferenceMiddleware(Middleware):
         else:
             exchange.leaves(None)
         finally:
-            current.reset(token)
+            _reset_current(token)
 
     def _endpoint_of(self, scope: Any) -> Endpoint | None:
         # Inside a request that is measured already, this one is part of it.
-        if scope["type"] != "http" or current_request() is not None:
+        if scope["type"] != "http" or (
+            _get_current() is not None and current_request() is not None
+        ):
             return None
-        return self._routes.endpoint(scope, scope["method"], path_of(scope), scope["path"])
+        method, path = scope["method"], scope["path"]
+        if (kept := self._kept.get((method, path), UNKNOWN)) is not UNKNOWN:
+            return kept
+        return self._routes.endpoint(scope, method, path_of(scope), path)
 
     def _named(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[str | None, ...]:
         header = self._model_header
         named = None if header is None else _text(headers, header.lower().encode())
+        if self._model_query is None:
+            return (named,)
         return self._queried(scope.get("query_string", b"").decode("latin-1")), named
 
 
@@ -88,20 +96,23 @@ class _Wire:
     async def send(self, message: Message) -> None:
         exchange = self._exchange
         kind = message["type"]
-        if kind == "http.response.start":
+        if kind == "http.response.body":
+            exchange.produces(message.get("body", b""))
+        elif kind == "http.response.start":
             headers = dict(message.get("headers", ()))
             length = length_of(_text(headers, b"content-length"))
             exchange.responds(message["status"], _text(headers, b"content-type"), length)
-        elif kind == "http.response.body":
-            exchange.produces(message.get("body", b""))
         try:
             await self._send(message)
         except OSError:
             exchange.hung_up = True
             raise
-        if kind == "http.response.body" and message.get("more_body", False):
-            exchange.resumes()
-        elif kind in ("http.response.body", "http.response.pathsend"):
+        if kind == "http.response.body":
+            if message.get("more_body", False):
+                exchange.resumes()
+            else:
+                exchange.completes()
+        elif kind == "http.response.pathsend":
             exchange.completes()
 
 

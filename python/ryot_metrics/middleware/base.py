@@ -77,6 +77,7 @@ class Middleware:
             raise ValueError(f"max_body_bytes is {max_body_bytes}; it must be 0 or more")
         self.app = app
         self._routes = Routes(app, paths, exclude, endpoint)
+        self._kept = self._routes.kept
         self._model = model
         self._model_header = model_header
         self._model_query = model_query
@@ -91,7 +92,7 @@ class Middleware:
         self,
         request: Any,
         endpoint: Endpoint,
-        accept: str,
+        streams: bool,
         named: Iterable[str | None],
         body: bytes | None,
     ) -> Exchange:
@@ -100,17 +101,21 @@ class Middleware:
         Args:
             request: The ASGI scope or the WSGI environment.
             endpoint: Where it goes.
-            accept: Its header `Accept`.
+            streams: Whether its header `Accept` asks for events.
             named: What query and header say of the model.
             body: Its body, if that was read.
         """
-        streams = "text/event-stream" in accept
         if body is not None:
             document = json_object(body)
             named = (document.get(self._model_body or ""), *named)
             streams = streams or document.get("stream") is True
         asked = "streaming" if streams else "standard"
-        model = next(filter(self._allowed, named), None) or self._default(request)
+        for name in named:
+            if name is not None and self._allowed(name):
+                model = name
+                break
+        else:
+            model = self._default(request)
         return Exchange(
             model, endpoint, self._mode, asked, self._max_usage_bytes, self._count_events
         )

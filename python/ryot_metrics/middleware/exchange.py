@@ -6,16 +6,15 @@ this module may fail the user's request.
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.errors import classify
 from ryot_metrics.middleware.events import DONE, Events, Usage, usage_of
-from ryot_metrics.middleware.outcomes import CANCELLED, Outcome, outcome_of
-from ryot_metrics.tracking import Scope, begin, end
+from ryot_metrics.middleware.outcomes import CANCELLED, SUCCESS, Outcome, outcome_of
+from ryot_metrics.tracking import Scope, begin, end, finish
 
 if TYPE_CHECKING:
     from ryot_metrics.middleware.routes import Endpoint
@@ -23,17 +22,11 @@ if TYPE_CHECKING:
 _UNFINISHED: Outcome = ("error", "inference_error")
 
 _log = logging.getLogger("ryot_metrics")
+_now = time.perf_counter
 
 
-def _never_raises(method: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(method)
-    def safe(*args: Any) -> None:
-        try:
-            method(*args)
-        except Exception:
-            _log.warning("a part of a response was not measured", exc_info=True)
-
-    return safe
+def _unmeasured() -> None:
+    _log.warning("a part of a response was not measured", exc_info=True)
 
 
 class Exchange(Scope):
@@ -51,27 +44,22 @@ class Exchange(Scope):
         hung_up: Whether the client is known to have gone.
         complete: Whether the last byte was handed to the server.
         failure: The exception that the app's framework answered itself, as far as it says so.
+        finished: Whether it has left its sample.
     """
 
-    __slots__ = (
-        "_announced",
-        "_began",
-        "_count_events",
-        "_counted",
-        "_document",
-        "_done",
-        "_endpoint",
-        "_events",
-        "_finished",
-        "_fixed",
-        "_http_status",
-        "_max_body_bytes",
-        "_sent",
-        "_streamed",
-        "complete",
-        "failure",
-        "hung_up",
-    )
+    # What every request begins with: an attribute of the class costs a request nothing.
+    hung_up = False
+    complete = False
+    failure: BaseException | None = None
+    _announced: int | None = None
+    _counted = 0
+    _document: list[bytes] | None = None
+    _done = False
+    _events: Events | None = None
+    finished = False
+    _http_status = 0
+    _sent = 0
+    _streamed = False
 
     def __init__(
         self,
@@ -82,26 +70,17 @@ class Exchange(Scope):
         max_body_bytes: int,
         count_events: bool,
     ) -> None:
-        super().__init__(begin(model, endpoint.name, mode or asked))
+        try:
+            request = Request(model, endpoint.name, mode or asked)
+        except (TypeError, UnicodeError):  # what the service's functions gave is no valid text
+            request = begin(model, endpoint.name, mode or asked)
+        super().__init__(request)
         self._fixed = mode is not None
-        self.hung_up = False
-        self.complete = False
-        self.failure: BaseException | None = None
         self._endpoint = endpoint
         self._max_body_bytes = max_body_bytes
         self._count_events = count_events
-        self._began = time.perf_counter()
-        self._http_status = 0
-        self._streamed = False
-        self._announced: int | None = None
-        self._sent = 0
-        self._done = False
-        self._finished = False
-        self._counted = 0
-        self._events: Events | None = None
-        self._document: list[bytes] | None = None
+        self._began = _now()
 
-    @_never_raises
     def responds(self, http_status: int, content_type: str, length: int | None) -> None:
         """The head of the response; without a length it is a stream, unless it is JSON."""
         self._http_status = http_status
@@ -121,21 +100,22 @@ class Exchange(Scope):
         if not self._fixed:
             self._request.streams()
 
-    @_never_raises
     def produces(self, chunk: bytes) -> None:
         """A piece of the body is about to be handed over."""
-        if not chunk:
-            return
-        first = self._sent == 0
-        self._sent += len(chunk)
-        if self._document is not None:
-            self._document.append(chunk)
-            if max(self._sent, self._announced or 0) > self._max_body_bytes:
-                self._document = None
-        elif self._events is not None:
-            self._count(self._events, bytes(chunk), first=first)
-        elif self._streamed and first:
-            self._request.set_ttft(time.perf_counter() - self._began)
+        try:
+            before = self._sent
+            self._sent = before + len(chunk)
+            if self._events is not None:
+                if chunk:
+                    self._count(self._events, bytes(chunk), first=not before)
+            elif self._document is not None:
+                self._document.append(chunk)
+                if max(self._sent, self._announced or 0) > self._max_body_bytes:
+                    self._document = None
+            elif self._streamed and not before and chunk:
+                self._request.set_ttft(_now() - self._began)
+        except Exception:
+            _unmeasured()
 
     @property
     def all_sent(self) -> bool:
@@ -147,19 +127,25 @@ class Exchange(Scope):
         if self._counted:
             self._request.resumed()
 
-    @_never_raises
     def completes(self) -> None:
         """The last byte was handed over; an error of the app may still explain a 5xx."""
         self.complete = True
-        self._take_usage()
-        if self._http_status < 500:
-            self._finish(self._outcome(None))
+        try:
+            if self._document or self._events is not None:
+                self._take_usage()
+            if self._http_status < 500:
+                self._finish(self._outcome(None))
+        except Exception:
+            _unmeasured()
 
-    @_never_raises
     def leaves(self, error: BaseException | None) -> None:
         """The app is done with the request, by this exception if there is one."""
-        if not self._finished:
+        if self.finished:
+            return
+        try:
             self._finish(self._outcome(error or self._answered()))
+        except Exception:
+            _unmeasured()
 
     def _answered(self) -> BaseException | None:
         """The exception behind a 5xx."""
@@ -169,7 +155,7 @@ class Exchange(Scope):
         self._done = self._done or DONE in chunk
         if not self._count_events or self._request.token_count != self._counted:
             if first:  # ignored if who counts inside has seen its first token
-                self._request.set_ttft(time.perf_counter() - self._began)
+                self._request.set_ttft(_now() - self._began)
             return
         if tokens := events.feed(chunk):
             self._request.token()
@@ -206,6 +192,12 @@ class Exchange(Scope):
         return status, kind
 
     def _finish(self, outcome: Outcome) -> None:
-        self._finished = True
-        self._document = self.failure = None  # a task that was begun inside may live on
-        end(self._request, *outcome)
+        self.finished = True
+        if self._document is not None:  # a task that was begun inside may live on
+            self._document = None
+        if self.failure is not None:
+            self.failure = None
+        if outcome is SUCCESS:
+            finish(self._request)
+        else:
+            end(self._request, *outcome)

@@ -52,6 +52,10 @@ class Endpoint(NamedTuple):
     known_route: bool
 
 
+UNKNOWN = Endpoint("", False)
+"""Stands for an endpoint that was not asked for yet."""
+
+
 class Routes:
     """The endpoints of an app.
 
@@ -62,6 +66,9 @@ class Routes:
         exclude: Paths and templates that are not, in the same form.
         endpoint: The endpoint of all requests, or a function that tells it; None to ask the
             app's router.
+
+    Attributes:
+        kept: The answers of `endpoint` by method and full path.
     """
 
     def __init__(
@@ -75,10 +82,10 @@ class Routes:
         self._exclude = _patterns("exclude", exclude)
         self._endpoint = endpoint
         self._finder = finder_of(app)
-        self._kept: dict[tuple[str, str], Endpoint | None] = {}
+        self.kept: dict[tuple[str, str], Endpoint | None] = {}
 
     def endpoint(self, request: Request, method: str, path: str, full: str) -> Endpoint | None:
-        """Where a request goes; None if it is not measured.
+        """Where a request goes that is not among `kept`; None if it is not measured.
 
         Args:
             request: The request.
@@ -87,18 +94,14 @@ class Routes:
             full: Its path as the client sees it.
         """
         try:
-            return self._kept[method, full]
-        except KeyError:
-            pass
-        try:
             endpoint, keep = self._find(request, method, path)
         except Exception:
             _log.warning("the route of %s %s is unknown", method, path, exc_info=True)
             endpoint, keep = Endpoint("", False), True
         if keep:
-            if len(self._kept) >= CACHE_SIZE:
-                self._kept.clear()
-            self._kept[method, full] = endpoint
+            if len(self.kept) >= CACHE_SIZE:
+                self.kept.clear()
+            self.kept[method, full] = endpoint
         return endpoint
 
     def _find(self, request: Request, method: str, path: str) -> tuple[Endpoint | None, bool]:

@@ -12,7 +12,10 @@ from typing import Any
 from ryot_metrics.middleware.base import Middleware, length_of
 from ryot_metrics.middleware.body import is_json, peek_wsgi
 from ryot_metrics.middleware.exchange import Exchange
+from ryot_metrics.middleware.routes import UNKNOWN, Endpoint
 from ryot_metrics.tracking import current, current_request
+
+_get_current, _set_current, _reset_current = current.get, current.set, current.reset
 
 
 class InferenceWSGIMiddleware(Middleware):
@@ -31,25 +34,25 @@ class InferenceWSGIMiddleware(Middleware):
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answers a request as the app does."""
-        if current_request() is not None:  # this one is part of it
+        # Inside a request that is measured already, this one is part of it.
+        if _get_current() is not None and current_request() is not None:
             return self._run(environ, start_response)
-        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        endpoint = self._routes.endpoint(environ, method, path, path)
+        endpoint = self._endpoint_of(environ)
         if endpoint is None:
             return self._run(environ, start_response)
         body = None
         if self._model_body is not None and is_json(environ.get("CONTENT_TYPE", "")):
             body = peek_wsgi(environ, self._max_body_bytes)
-        accept = environ.get("HTTP_ACCEPT", "")
-        exchange = self._open(environ, endpoint, accept, self._named(environ), body)
-        token = current.set(exchange)
+        streams = "text/event-stream" in environ.get("HTTP_ACCEPT", "")
+        exchange = self._open(environ, endpoint, streams, self._named(environ), body)
+        token = _set_current(exchange)
         try:
             response = self._run(environ, _observed(start_response, exchange))
         except BaseException as error:
             exchange.leaves(error)
             raise
         finally:
-            current.reset(token)
+            _reset_current(token)
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(wrapper, type) and isinstance(response, wrapper):
             exchange.completes()
@@ -57,21 +60,33 @@ class InferenceWSGIMiddleware(Middleware):
             return response
         return _Body(response, exchange)
 
+    def _endpoint_of(self, environ: dict[str, Any]) -> Endpoint | None:
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        if (kept := self._kept.get((method, path), UNKNOWN)) is not UNKNOWN:
+            return kept
+        return self._routes.endpoint(environ, method, path, path)
+
     def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response: Iterable[bytes] = self.app(environ, start_response)
         return response
 
     def _named(self, environ: dict[str, Any]) -> tuple[str | None, ...]:
         header = self._model_header
-        key = None if header is None else f"HTTP_{header.upper().replace('-', '_')}"
-        return self._queried(environ.get("QUERY_STRING", "")), key and environ.get(key)
+        named = header and environ.get(f"HTTP_{header.upper().replace('-', '_')}")
+        if self._model_query is None:
+            return (named,)
+        return self._queried(environ.get("QUERY_STRING", "")), named
 
 
 def _observed(start_response: Callable[..., Any], exchange: Exchange) -> Callable[..., Any]:
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        fields = {name.lower(): value for name, value in headers}
-        length = length_of(fields.get("content-length", ""))
-        exchange.responds(int(status[:3]), fields.get("content-type", ""), length)
+        content_type, length = "", None
+        for name, value in headers:
+            if len(name) == 12 and name.lower() == "content-type":
+                content_type = value
+            elif len(name) == 14 and name.lower() == "content-length":
+                length = length_of(value)
+        exchange.responds(int(status[:3]), content_type, length)
         return start_response(status, headers, *rest)
 
     return start
@@ -79,6 +94,8 @@ def _observed(start_response: Callable[..., Any], exchange: Exchange) -> Callabl
 
 class _Body:
     """A response's body, each piece of which is produced as part of the request."""
+
+    __slots__ = ("_exchange", "_pieces", "_response")
 
     def __init__(self, response: Iterable[bytes], exchange: Exchange) -> None:
         self._response = response
@@ -90,8 +107,10 @@ class _Body:
 
     def __next__(self) -> bytes:
         exchange = self._exchange
+        if exchange.finished and self._pieces is not None:
+            return next(self._pieces)
         exchange.resumes()
-        token = current.set(exchange)
+        token = _set_current(exchange)
         try:
             if self._pieces is None:
                 self._pieces = iter(self._response)
@@ -103,7 +122,7 @@ class _Body:
             exchange.leaves(error)
             raise
         finally:
-            current.reset(token)
+            _reset_current(token)
         exchange.produces(piece)
         if exchange.all_sent:  # who reads it need not ask for more than was announced
             exchange.completes()
@@ -112,14 +131,16 @@ class _Body:
 
     def close(self) -> None:
         """Ends the response, before its end if the client has hung up."""
-        self._exchange.hung_up = not self._exchange.complete
-        token = current.set(self._exchange)
+        exchange = self._exchange
+        if not exchange.complete:
+            exchange.hung_up = True
+        token = _set_current(exchange)
         try:
             if close := getattr(self._response, "close", None):
                 close()
         except BaseException as error:
-            self._exchange.leaves(error)
+            exchange.leaves(error)
             raise
         finally:
-            current.reset(token)
-            self._exchange.leaves(None)
+            _reset_current(token)
+            exchange.leaves(None)
