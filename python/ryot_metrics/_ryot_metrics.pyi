@@ -47,6 +47,7 @@ __all__ = [
     "choose_coding",
     "compress",
     "count_dropped",
+    "current",
     "disable_created_metrics",
     "enable_created_metrics",
     "encode",

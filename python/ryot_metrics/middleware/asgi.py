@@ -6,7 +6,7 @@ the background after it is not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from ryot_metrics.middleware.base import Middleware, length_of
@@ -70,8 +70,8 @@ class InferenceMiddleware(Middleware):
         return self._routes.endpoint(scope, method, path_of(scope), path)
 
     def _named(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[str | None, ...]:
-        header = self._model_header
-        named = None if header is None else _text(headers, header.lower().encode())
+        header = self._header_name
+        named = None if header is None else _text(headers, header)
         if self._model_query is None:
             return (named,)
         return self._queried(scope.get("query_string", b"").decode("latin-1")), named
@@ -99,21 +99,30 @@ class _Wire:
         if kind == "http.response.body":
             exchange.produces(message.get("body", b""))
         elif kind == "http.response.start":
-            headers = dict(message.get("headers", ()))
-            length = length_of(_text(headers, b"content-length"))
-            exchange.responds(message["status"], _text(headers, b"content-type"), length)
+            exchange.responds(message["status"], *_head(message.get("headers", ())))
         try:
             await self._send(message)
         except OSError:
             exchange.hung_up = True
             raise
         if kind == "http.response.body":
-            if message.get("more_body", False):
-                exchange.resumes()
-            else:
+            if not message.get("more_body", False):
                 exchange.completes()
+            elif exchange.counted:
+                exchange.resumes()
         elif kind == "http.response.pathsend":
             exchange.completes()
+
+
+def _head(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, int | None]:
+    """The type and the length of a response, which has few headers."""
+    content_type, length = b"", None
+    for name, value in headers:
+        if name == b"content-length":
+            length = length_of(value.decode("latin-1"))
+        elif name == b"content-type":
+            content_type = value
+    return content_type.decode("latin-1"), length
 
 
 def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:

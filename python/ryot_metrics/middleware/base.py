@@ -79,7 +79,9 @@ class Middleware:
         self._routes = Routes(app, paths, exclude, endpoint)
         self._kept = self._routes.kept
         self._model = model
-        self._model_header = model_header
+        # As ASGI and as WSGI have it.
+        self._header_name = None if model_header is None else model_header.lower().encode()
+        self._header_key = None if model_header is None else _key_of(model_header)
         self._model_query = model_query
         self._model_body = model_body
         self._models = None if models is None else frozenset(models)
@@ -142,6 +144,10 @@ class Middleware:
         if wanted is None or wanted not in query:
             return None
         return next((value for name, value in parse_qsl(query) if name == wanted), None)
+
+
+def _key_of(header: str) -> str:
+    return f"HTTP_{header.upper().replace('-', '_')}"
 
 
 def length_of(value: str) -> int | None:

@@ -33,7 +33,7 @@ def usage_of(body: bytes) -> Usage | None:
         >>> usage_of(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 5}}')
         Usage(prompt_tokens=3, completion_tokens=5)
     """
-    if not _USAGE.search(body):
+    if b'"usage"' not in body or not _USAGE.search(body):
         return None
     usage = json_object(body).get("usage")
     if not isinstance(usage, dict):
@@ -73,6 +73,9 @@ class Events:
 
     def feed(self, chunk: bytes) -> int:
         """How many events of tokens end in this chunk."""
+        # One whole event, as most servers send them; the rest of this method is for all others.
+        if not self._rest and chunk.find(b"\n\n") == len(chunk) - 2 >= 0 and b"\r" not in chunk:
+            return int(self._is_token(chunk))
         *events, self._rest = _END_OF_EVENT.split(self._rest + chunk)
         if len(self._rest) > MAX_EVENT_BYTES:
             self._rest = b""

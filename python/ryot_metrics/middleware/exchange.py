@@ -43,6 +43,7 @@ class Exchange(Scope):
     Attributes:
         hung_up: Whether the client is known to have gone.
         complete: Whether the last byte was handed to the server.
+        counted: Tokens that were counted here, as events.
         failure: The exception that the app's framework answered itself, as far as it says so.
         finished: Whether it has left its sample.
     """
@@ -52,10 +53,11 @@ class Exchange(Scope):
     complete = False
     failure: BaseException | None = None
     _announced: int | None = None
-    _counted = 0
+    counted = 0
     _document: list[bytes] | None = None
-    _done = False
+    _counted_inside = False
     _events: Events | None = None
+    _last = b""
     finished = False
     _http_status = 0
     _sent = 0
@@ -124,7 +126,7 @@ class Exchange(Scope):
 
     def resumes(self) -> None:
         """The consumer has taken its time over a piece; the next one's begins."""
-        if self._counted:
+        if self.counted:
             self._request.resumed()
 
     def completes(self) -> None:
@@ -133,7 +135,9 @@ class Exchange(Scope):
         try:
             if self._document or self._events is not None:
                 self._take_usage()
-            if self._http_status < 500:
+            if self._http_status < 400 and not self.hung_up:
+                self._finish(SUCCESS)
+            elif self._http_status < 500:
                 self._finish(self._outcome(None))
         except Exception:
             _unmeasured()
@@ -152,15 +156,24 @@ class Exchange(Scope):
         return self.failure if self._http_status >= 500 else None
 
     def _count(self, events: Events, chunk: bytes, *, first: bool) -> None:
-        self._done = self._done or DONE in chunk
-        if not self._count_events or self._request.token_count != self._counted:
+        self._last = chunk
+        if self._counted_inside:
+            return
+        if not self._count_events or self._request.token_count != self.counted:
+            self._counted_inside = True
             if first:  # ignored if who counts inside has seen its first token
                 self._request.set_ttft(_now() - self._began)
             return
         if tokens := events.feed(chunk):
             self._request.token()
-            self._request.add_tokens(tokens - 1)
-            self._counted += tokens
+            if tokens > 1:
+                self._request.add_tokens(tokens - 1)
+            self.counted += tokens
+
+    @property
+    def _done(self) -> bool:
+        """Whether the stream said that nothing else comes."""
+        return DONE in self._last
 
     def _take_usage(self) -> None:
         """What the response says of its tokens, unless something inside has counted them."""
@@ -169,7 +182,7 @@ class Exchange(Scope):
             usage = usage_of(b"".join(self._document))
         elif self._events is not None and self._max_body_bytes:
             usage = self._events.usage
-        if usage is None or self._request.token_count != self._counted:
+        if usage is None or self._request.token_count != self.counted:
             return
         if usage.prompt_tokens is not None:
             self._request.set_prompt_tokens(usage.prompt_tokens)

@@ -71,8 +71,8 @@ class InferenceWSGIMiddleware(Middleware):
         return response
 
     def _named(self, environ: dict[str, Any]) -> tuple[str | None, ...]:
-        header = self._model_header
-        named = header and environ.get(f"HTTP_{header.upper().replace('-', '_')}")
+        key = self._header_key
+        named = None if key is None else environ.get(key)
         if self._model_query is None:
             return (named,)
         return self._queried(environ.get("QUERY_STRING", "")), named

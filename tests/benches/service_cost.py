@@ -1,0 +1,144 @@
+"""What measuring costs a service that streams: its throughput with everything on, against without.
+
+An ASGI service answers each request with 50 tokens, one piece of the body each, in an async
+generator that computes a while for each token, as a tokenizer and a sampler do, and lets other
+requests run; so many clients at once wait for an answer and ask again. The work is chosen at the
+start so that the bare service has about 500 requests a second on one core. Then the same with the
+decorator on the generator, with the middleware around the app, and with both. Variants take turns;
+each turn is measured in CPU time of the thread against the bare turn of its round.
+
+Run: python tests/benches/service_cost.py [--rounds 15] [--requests 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+from collections.abc import AsyncIterator, Callable
+from time import thread_time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ryot_metrics import track_token_generation
+from ryot_metrics.middleware import InferenceMiddleware
+
+TOKENS = 50
+CLIENTS = 8
+REQUESTS_PER_SECOND = 500
+LIMIT = 0.005
+"""The share of its throughput that a service may lose."""
+CHUNK = {"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {"content": "word"}}]}
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/chat/completions",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost"), (b"accept", b"text/event-stream")],
+}
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/event-stream")],
+}
+
+
+def work(loops: int) -> bytes:
+    """A token's work: its event is written, so often."""
+    event = b""
+    for _ in range(loops):
+        event = b"data: " + json.dumps(CHUNK).encode() + b"\n\n"
+    return event
+
+
+def app_of(loops: int, decorate: Callable[[Any], Any]) -> Any:
+    """The service; the generator is decorated."""
+
+    async def tokens() -> AsyncIterator[bytes]:
+        for _ in range(TOKENS):
+            await asyncio.sleep(0)
+            yield work(loops)
+
+    stream = decorate(tokens)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        async for token in stream():
+            await send({"type": "http.response.body", "body": token, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def turn(app: Any, requests: int) -> float:
+    """The CPU seconds of a request, with so many clients at once."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def client() -> None:
+        for _ in range(requests // CLIENTS):
+            await app(dict(SCOPE), receive, send)
+
+    async def main() -> float:
+        began = thread_time()
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+        return (thread_time() - began) / (requests // CLIENTS * CLIENTS)
+
+    return asyncio.run(main())
+
+
+def fitting(requests: int) -> int:
+    """The loops of work with which the bare service has its rate."""
+
+    def taken(loops: int) -> float:
+        app = app_of(loops, lambda function: function)
+        return statistics.median(turn(app, requests) for _ in range(5))
+
+    idle, busy = taken(1), taken(11)
+    return max(1, round(1 + (1 / REQUESTS_PER_SECOND - idle) / ((busy - idle) / 10)))
+
+
+def main() -> None:
+    """Runs the rounds and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--requests", type=int, default=200)
+    options = parser.parse_args()
+    loops = fitting(options.requests)
+    track = track_token_generation(model="gpt4", endpoint="/v1/chat/completions")
+    bare, decorated = app_of(loops, lambda function: function), app_of(loops, track)
+    apps = {
+        "bare": bare,
+        "decorator": decorated,
+        "middleware": InferenceMiddleware(bare),
+        "both": InferenceMiddleware(decorated),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in apps}
+    for _ in range(options.rounds):
+        for name, app in apps.items():
+            taken[name].append(turn(app, options.requests))
+    table = Table("", "requests/s", "loss", "quartiles", "ns a token", f"below {LIMIT:.1%}")
+    for name, seconds in taken.items():
+        losses = [1 - bare / one for bare, one in zip(taken["bare"], seconds, strict=True)]
+        low, loss, high = statistics.quantiles(losses, n=4)
+        extra = [one - bare for bare, one in zip(taken["bare"], seconds, strict=True)]
+        table.add_row(
+            name,
+            f"{1 / statistics.median(seconds):.0f}",
+            f"{loss:.2%}",
+            f"{low:.2%} to {high:.2%}",
+            f"{statistics.median(extra) / TOKENS * 1e9:.0f}",
+            "" if name == "bare" else "yes" if loss < LIMIT else "no",
+        )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
