@@ -37,6 +37,14 @@ pub enum Error {
         /// An estimate of when a place will be free, in seconds.
         retry_after: f64,
     },
+    /// The first token of a request could not come as promised, and the engine is set up to refuse
+    /// such requests.
+    Unattainable {
+        /// The promise, in seconds from queued.
+        promised: f64,
+        /// When it would come, in seconds from queued.
+        expected: f64,
+    },
     /// The engine was shut down.
     EngineClosed,
     /// The backend failed to compute a step.
@@ -145,6 +153,7 @@ impl Error {
             Self::ModelNotFound(_) | Self::ModelLoad { .. } => ErrorKind::ModelNotFound,
             Self::OutOfMemory(_) => ErrorKind::Oom,
             Self::QueueFull { .. }
+            | Self::Unattainable { .. }
             | Self::EngineClosed
             | Self::Decode(_)
             | Self::Io { .. }
@@ -182,6 +191,12 @@ impl fmt::Display for Error {
                 f,
                 "the queue holds its limit of {limit} requests (max_queue); \
                  try again in {retry_after:.1} s"
+            ),
+            Self::Unattainable { promised, expected } => write!(
+                f,
+                "the first token would come after {expected:.1} s and was promised after \
+                 {promised:.1} s (ttft_ms); try again in {:.1} s",
+                expected - promised
             ),
             Self::EngineClosed => f.write_str("the engine was shut down"),
             Self::Io { action, reason, .. } => write!(f, "cannot {action}: {reason}"),

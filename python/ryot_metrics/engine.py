@@ -423,12 +423,21 @@ class Engine:
         return self._native.detokenize(tokens)
 
     def stats(self) -> dict[str, int]:
-        """The load: requests `running` and `waiting`, KV cells reserved and used, steps so far.
+        """The load: what runs, what waits, and what that takes.
+
+        Returns:
+            Requests `running` and `waiting`; KV cells that running ones use (`used_cells`) and
+            that keep prefixes for others (`cached_cells`); bytes of the host's memory that hold
+            such prefixes and preempted requests (`host_bytes`); `steps` so far.
 
         Raises:
             EngineClosedError: If the engine was shut down.
         """
         return self._native.stats()
+
+    def clear_cache(self) -> None:
+        """Empties the prefix cache at the next step; running and preempted requests go on."""
+        self._native.clear_cache()
 
     def shutdown(self) -> None:
         """Ends all requests as cancelled and waits for the engine's thread; idempotent."""

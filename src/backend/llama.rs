@@ -7,11 +7,13 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
@@ -23,7 +25,9 @@ use llama_cpp_2::{
 };
 use parking_lot::Mutex;
 
-use crate::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Token};
+use crate::backend::{
+    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Token,
+};
 use crate::error::{Error, Result};
 use crate::gpu::{Probe, Reading};
 
@@ -139,6 +143,7 @@ impl Decoder for LlamaDecoder<'_> {
         self.fill(rows).map_err(DecodeFailure::Fatal)?;
         self.context.decode(&mut self.batch).map_err(|error| match error {
             DecodeError::NoKvCacheSlot => DecodeFailure::NoSpace,
+            DecodeError::Unknown(2) => DecodeFailure::Aborted,
             error => DecodeFailure::Fatal(format!("llama.cpp could not decode: {error}")),
         })?;
         self.context.synchronize(); // a GPU computes on; the step has ended when it has
@@ -152,6 +157,30 @@ impl Decoder for LlamaDecoder<'_> {
     fn forget(&mut self, seq: SeqId) {
         // Fails for sequence numbers that `fill` has refused, and for parts of recurrent states.
         let _ = self.context.clear_kv_cache_seq(Some(seq), None, None);
+    }
+
+    fn truncate(&mut self, seq: SeqId, length: usize) {
+        let _ = self.context.clear_kv_cache_seq(Some(seq), Some(length as u32), None);
+    }
+
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) {
+        let (start, end) = (Some(positions.start as u32), Some(positions.end as u32));
+        let _ = self.context.clear_kv_cache_seq(Some(to), start, end);
+        let _ = self.context.copy_kv_cache_seq(from as i32, to as i32, start, end);
+    }
+
+    fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
+        let state = self.context.state_seq_get(seq as i32, LlamaStateSeqFlags::empty()).ok()?;
+        Some(Snapshot { bytes: state.byte_len() as u64, content: Box::new(state) })
+    }
+
+    fn restore(&mut self, seq: SeqId, snapshot: &Snapshot) -> bool {
+        let Some(state) = snapshot.content.downcast_ref::<SeqState>() else { return false };
+        let restored = self.context.state_seq_set(state, seq as i32).is_ok();
+        if !restored {
+            self.forget(seq);
+        }
+        restored
     }
 }
 
@@ -170,9 +199,10 @@ fn context_params(config: &DecoderConfig) -> LlamaContextParams {
         .with_n_ctx(NonZeroU32::new(config.cells as u32))
         .with_kv_unified(true)
         .with_n_seq_max(config.sequences as u32)
-        // Equal, so that a batch is one graph and fails as a whole.
-        .with_n_batch(config.batch_size as u32)
-        .with_n_ubatch(config.batch_size as u32)
+        // Equal, so that a batch is one graph and fails as a whole. llama.cpp keeps room for logits of
+        // each sequence and aborts if a batch has less.
+        .with_n_batch(config.batch_size.max(config.sequences) as u32)
+        .with_n_ubatch(config.batch_size.max(config.sequences) as u32)
         .with_n_threads(config.threads as i32)
         .with_n_threads_batch(config.threads as i32)
 }
@@ -260,6 +290,7 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
         parameters: model.n_params(),
         size_bytes: model.size(),
         kv_bytes_per_token: kv_bytes_per_token(model),
+        divisible: !(model.is_recurrent() || model.is_hybrid()),
         device,
         chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),
         bos_text: text(vocab.bos()),

@@ -4,8 +4,10 @@
 //! A context borrows its model, so a [`Decoder`] lives on the stack of the thread that runs it:
 //! [`Model::run`] makes one and lends it. Must not know: requests, scheduling, sampling.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +47,8 @@ pub struct ModelInfo {
     pub size_bytes: u64,
     /// Bytes of the KV cache that one token takes, if all take the same.
     pub kv_bytes_per_token: Option<u64>,
+    /// Whether a sequence can be cut and shared at any position; a recurrent state cannot.
+    pub divisible: bool,
     /// Where it computes: `cpu`, `cuda`, `metal` or `vulkan`.
     pub device: String,
     /// The Jinja template for chats that its file carries.
@@ -86,6 +90,8 @@ pub struct Row {
 pub enum DecodeFailure {
     /// No KV cells are left. Nothing was written: the sequences are as before.
     NoSpace,
+    /// The computation was broken off. Nothing was written.
+    Aborted,
     /// Anything else. Some rows may have been written: forget the sequences of the batch.
     Fatal(String),
 }
@@ -155,6 +161,30 @@ pub trait Decoder {
 
     /// Frees all cells of a sequence.
     fn forget(&mut self, seq: SeqId);
+
+    /// Frees the cells of a sequence from this position on. Only for a divisible model, as is
+    /// [`Self::share`].
+    fn truncate(&mut self, seq: SeqId, length: usize);
+
+    /// Lets `to` use the cells of `from` at these positions; its own there are freed. Copies
+    /// nothing.
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>);
+
+    /// Copies what it remembers of a sequence into the host's memory; none if it cannot.
+    fn save(&mut self, seq: SeqId) -> Option<Snapshot>;
+
+    /// Makes an empty sequence what another was when it was saved. If it cannot, the sequence
+    /// stays empty, and the answer is false.
+    fn restore(&mut self, seq: SeqId, snapshot: &Snapshot) -> bool;
+}
+
+/// A sequence's part of a decoder's memory. Only the decoder that made it can read it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// What the decoder wrote.
+    pub content: Box<dyn Any + Send>,
 }
 
 /// Loads a model: `toy` is [`toy::Toy`], anything else the path of a GGUF file. `gpu_layers` says

@@ -4,10 +4,13 @@
 //! answer must be, and one lost, doubled or foreign token changes the rest of it. The decoder is
 //! strict: what llama.cpp would answer with garbage or an abort is a failure here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::time::Duration;
 
-use crate::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Token};
+use crate::backend::{
+    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Token,
+};
 use crate::error::Result;
 
 /// The token that ends an answer; the tokens below it are the 256 bytes.
@@ -47,6 +50,7 @@ impl Default for Toy {
                 parameters: 0,
                 size_bytes: 0,
                 kv_bytes_per_token: None,
+                divisible: true,
                 device: "cpu".to_owned(),
                 chat_template: None,
                 bos_text: None,
@@ -73,12 +77,12 @@ impl Toy {
     pub fn answer(prompt: &[Token], count: usize) -> Vec<Token> {
         let mut memory = Memory::default();
         for &token in prompt {
-            memory.write(token);
+            memory.write(0, token);
         }
         let mut answer = Vec::with_capacity(count);
         for _ in 0..count {
             let token = memory.next();
-            memory.write(token);
+            memory.write(0, token);
             answer.push(token);
         }
         answer
@@ -108,32 +112,43 @@ impl Model for Toy {
     }
 }
 
-/// What a sequence leaves in memory: a digest of its tokens.
+/// One computed token.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    /// The same in all sequences that share the cell.
+    number: u64,
+    token: Token,
+    /// Of all tokens up to this one: order and number of them both matter.
+    digest: u64,
+}
+
+/// What a sequence leaves in memory.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    length: usize,
-    digest: u64,
-    last: Token,
+    cells: Vec<Cell>,
     asked: usize,
 }
 
 impl Memory {
-    fn write(&mut self, token: Token) {
-        self.length += 1;
-        self.last = token;
-        // splitmix64 over the running digest: order and number of the tokens both matter.
-        let mut mixed = (self.digest ^ token as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    fn digest(&self) -> u64 {
+        self.cells.last().map_or(0, |cell| cell.digest)
+    }
+
+    fn write(&mut self, number: u64, token: Token) {
+        // splitmix64 over the running digest.
+        let mut mixed = (self.digest() ^ token as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.digest = mixed ^ (mixed >> 31);
+        self.cells.push(Cell { number, token, digest: mixed ^ (mixed >> 31) });
     }
 
     /// Consonant, vowel, consonant, vowel, and now and then a space after a vowel.
     fn next(&self) -> Token {
-        let pick = |letters: &[u8]| Token::from(letters[self.digest as usize % letters.len()]);
-        match u8::try_from(self.last) {
+        let digest = self.digest();
+        let pick = |letters: &[u8]| Token::from(letters[digest as usize % letters.len()]);
+        match u8::try_from(self.cells.last().map_or(0, |cell| cell.token)) {
             Ok(letter) if CONSONANTS.contains(&letter) => pick(VOWELS),
-            Ok(letter) if VOWELS.contains(&letter) && self.digest >> 62 == 0 => Token::from(b' '),
+            Ok(letter) if VOWELS.contains(&letter) && digest >> 62 == 0 => Token::from(b' '),
             _ => pick(CONSONANTS),
         }
     }
@@ -148,17 +163,26 @@ pub struct ToyDecoder<'model> {
     /// Logits by row; empty where none were asked for.
     logits: Vec<Vec<f32>>,
     calls: u64,
+    /// Cells written so far: the next one's number.
+    cells: u64,
 }
 
 impl<'model> ToyDecoder<'model> {
     /// A decoder with nothing in it.
     pub fn new(toy: &'model Toy, config: DecoderConfig) -> Self {
-        Self { toy, config, memories: HashMap::new(), logits: Vec::new(), calls: 0 }
+        Self { toy, config, memories: HashMap::new(), logits: Vec::new(), calls: 0, cells: 0 }
     }
 
-    /// Cells in use.
+    /// Cells in use; a shared one counts once.
     pub fn used_cells(&self) -> usize {
-        self.memories.values().map(|memory| memory.length).sum()
+        let cells = self.memories.values().flat_map(|memory| &memory.cells);
+        cells.map(|cell| cell.number).collect::<HashSet<_>>().len()
+    }
+
+    /// The tokens that a sequence remembers.
+    pub fn remembered(&self, seq: SeqId) -> Vec<Token> {
+        let memory = self.memories.get(&seq);
+        memory.map_or_else(Vec::new, |memory| memory.cells.iter().map(|c| c.token).collect())
     }
 
     fn write(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
@@ -166,7 +190,8 @@ impl<'model> ToyDecoder<'model> {
         for (index, row) in rows.iter().enumerate() {
             self.check(row)?;
             let memory = self.memories.entry(row.seq).or_default();
-            memory.write(row.token);
+            memory.write(self.cells, row.token);
+            self.cells += 1;
             if row.wants_logits && rows[index + 1..].iter().any(|later| later.seq == row.seq) {
                 return Err(fatal(format!("row {index} asks for logits before its last row")));
             }
@@ -184,7 +209,7 @@ impl<'model> ToyDecoder<'model> {
         if !(0..VOCAB as Token).contains(&row.token) {
             return Err(fatal(format!("token {} of {VOCAB}", row.token)));
         }
-        let expected = self.memories.get(&row.seq).map_or(0, |memory| memory.length);
+        let expected = self.memories.get(&row.seq).map_or(0, |memory| memory.cells.len());
         if row.position != expected {
             return Err(fatal(format!(
                 "sequence {} has position {} after {expected} tokens",
@@ -211,7 +236,9 @@ impl Decoder for ToyDecoder<'_> {
         }
         match self.toy.faults.get(&call) {
             None => self.write(rows),
-            Some(DecodeFailure::NoSpace) => Err(DecodeFailure::NoSpace),
+            Some(failure @ (DecodeFailure::NoSpace | DecodeFailure::Aborted)) => {
+                Err(failure.clone())
+            }
             Some(failure) => {
                 self.write(&rows[..rows.len() / 2])?;
                 Err(failure.clone())
@@ -228,6 +255,40 @@ impl Decoder for ToyDecoder<'_> {
     fn forget(&mut self, seq: SeqId) {
         self.memories.remove(&seq);
     }
+
+    fn truncate(&mut self, seq: SeqId, length: usize) {
+        if let Some(memory) = self.memories.get_mut(&seq) {
+            memory.cells.truncate(length);
+        }
+    }
+
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) {
+        let shared = self.memories[&from].cells[positions.clone()].to_vec();
+        let own = &mut self.memories.entry(to).or_default().cells;
+        let end = positions.end.min(own.len());
+        own.splice(positions.start..end, shared);
+    }
+
+    fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
+        let memory = self.memories.get(&seq)?.clone();
+        let bytes = (memory.cells.len() * std::mem::size_of::<Cell>()) as u64;
+        Some(Snapshot { bytes, content: Box::new(memory) })
+    }
+
+    fn restore(&mut self, seq: SeqId, snapshot: &Snapshot) -> bool {
+        let Some(memory) = snapshot.content.downcast_ref::<Memory>() else { return false };
+        assert!(self.remembered(seq).is_empty(), "sequence {seq} is not empty");
+        if self.used_cells() + memory.cells.len() > self.config.cells {
+            return false;
+        }
+        let mut memory = memory.clone();
+        for cell in &mut memory.cells {
+            cell.number = self.cells;
+            self.cells += 1;
+        }
+        self.memories.insert(seq, memory);
+        true
+    }
 }
 
 fn fatal(text: String) -> DecodeFailure {
@@ -242,7 +303,7 @@ fn logits(memory: &Memory, ended: bool) -> Vec<f32> {
         return logits;
     }
     for (offset, letter) in (b'a'..=b'z').enumerate() {
-        logits[usize::from(letter)] = (memory.digest >> offset & 15) as f32;
+        logits[usize::from(letter)] = (memory.digest() >> offset & 15) as f32;
     }
     logits[memory.next() as usize] = 18.0;
     logits

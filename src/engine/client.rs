@@ -49,10 +49,12 @@ pub struct Stats {
     pub running: usize,
     /// Requests that wait.
     pub waiting: usize,
-    /// KV cells that running requests have reserved.
-    pub reserved_cells: usize,
-    /// KV cells that hold a token.
+    /// KV cells that running requests use.
     pub used_cells: usize,
+    /// KV cells that hold prefixes for requests to come.
+    pub cached_cells: usize,
+    /// Bytes of the host's memory that hold such prefixes, and preempted requests.
+    pub host_bytes: u64,
     /// Steps computed so far.
     pub steps: u64,
     /// How long a request takes from its first step to its end, in seconds, as a moving mean over
@@ -79,6 +81,7 @@ pub(super) struct Submission {
 pub(super) enum Command {
     Submit(Box<Submission>),
     Cancel(RequestId),
+    ClearCache,
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +148,11 @@ impl Link {
     }
 
     fn cancel(&self, id: RequestId) {
-        self.inbox.lock().commands.push_back(Command::Cancel(id));
+        self.tell(Command::Cancel(id));
+    }
+
+    fn tell(&self, command: Command) {
+        self.inbox.lock().commands.push_back(command);
         self.arrived.notify_one();
     }
 }
@@ -210,6 +217,17 @@ impl Client {
         Ok(Stats { waiting, ..inbox.stats })
     }
 
+    /// Empties the prefix cache at the next step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    pub fn clear_cache(&self) -> Result<()> {
+        self.link.guard("clear the prefix cache")?;
+        self.link.tell(Command::ClearCache);
+        Ok(())
+    }
+
     fn prepare(
         &self,
         prompt: Prompt,
@@ -219,6 +237,7 @@ impl Client {
     ) -> Result<Submission> {
         let queued_at = self.clock.now();
         params.validate()?;
+        let terms = self.config.promise(terms);
         let info = self.model.info();
         params.validate_for(info.vocab_size)?;
         let prompt = match prompt {

@@ -4,10 +4,52 @@
 //! that nothing behind it needs to check again.
 
 use crate::backend::DecoderConfig;
+use crate::clock::Nanos;
+use crate::engine::policy::{FAIRNESS_TOKENS, PolicyKind, STEP};
+use crate::engine::terms::Terms;
 use crate::error::{Error, Result};
+use crate::event::Class;
 
 /// The most sequences that a llama.cpp context takes.
 pub const MAX_PARALLEL: usize = 256;
+
+/// What happens to an interactive request whose promised first token cannot come in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overload {
+    /// It waits like any other, and its promise is missed.
+    Accept,
+    /// It goes on as a background request, so that others' promises can be kept.
+    #[default]
+    Relegate,
+    /// It is refused at once.
+    Reject,
+}
+
+impl Overload {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Accept, Self::Relegate, Self::Reject];
+
+    /// Its name in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Relegate => "relegate",
+            Self::Reject => "reject",
+        }
+    }
+
+    /// The one of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if there is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            Error::InvalidArgument(format!("overload is {text:?}; it must be one of {known}"))
+        })
+    }
+}
 
 /// How an engine is set up. `EngineConfig::default()` suits a small model on a CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +60,37 @@ pub struct EngineConfig {
     pub parallel: usize,
     /// The most tokens in one step. Default 512, at least `parallel`.
     pub batch_size: usize,
-    /// The most prompt tokens in a step that also continues answers: bounds the time between two
-    /// tokens of an answer while prompts arrive. Default 64.
+    /// The most prompt tokens in a step that also continues answers, whatever the policy allows.
+    /// Default 512.
     pub prefill_chunk: usize,
     /// Threads that compute; 0, the default, takes one per core.
     pub threads: usize,
     /// Requests that may wait beside the `parallel` that run. Default 256.
     pub max_queue: usize,
+    /// How many prompt tokens a step takes. Default [`PolicyKind::Slo`].
+    pub policy: PolicyKind,
+    /// The most time, in nanoseconds, that prompts add to a step. Default [`STEP`].
+    pub step: Nanos,
+    /// The promise for the first token of interactive requests that name none; default none.
+    pub ttft: Option<Nanos>,
+    /// The promise for the time between two tokens of interactive requests that name none;
+    /// default none.
+    pub tbt: Option<Nanos>,
+    /// What happens if a first token cannot come as promised. Default [`Overload::Relegate`].
+    pub overload: Overload,
+    /// How far, in weighted tokens, a tenant may be ahead of another of its class. Default
+    /// [`FAIRNESS_TOKENS`].
+    pub fairness_tokens: u64,
+    /// Whether prompts begin with what was computed for others. Default true.
+    pub prefix_cache: bool,
+    /// Whether this is so only within a tenant: otherwise, timings tell one tenant what another
+    /// has asked. Default false.
+    pub isolate_tenants: bool,
+    /// Sequences that keep cached prefixes beside the `parallel` that run. Default 56.
+    pub cache_sequences: usize,
+    /// Bytes of the host's memory for prefixes that left the KV cache and for preempted requests;
+    /// 0 computes them again. Default 512 MiB.
+    pub host_cache_bytes: u64,
 }
 
 impl Default for EngineConfig {
@@ -33,9 +99,19 @@ impl Default for EngineConfig {
             ctx_size: 4096,
             parallel: 8,
             batch_size: 512,
-            prefill_chunk: 64,
+            prefill_chunk: 512,
             threads: 0,
             max_queue: 256,
+            policy: PolicyKind::default(),
+            step: STEP,
+            ttft: None,
+            tbt: None,
+            overload: Overload::default(),
+            fairness_tokens: FAIRNESS_TOKENS,
+            prefix_cache: true,
+            isolate_tenants: false,
+            cache_sequences: 56,
+            host_cache_bytes: 512 << 20,
         }
     }
 }
@@ -58,7 +134,18 @@ impl EngineConfig {
         check("batch_size", self.batch_size, self.parallel, 1 << 16)?;
         check("prefill_chunk", self.prefill_chunk, 1, 1 << 16)?;
         check("threads", self.threads, 0, 1024)?;
-        check("max_queue", self.max_queue, 0, 1 << 20)
+        check("max_queue", self.max_queue, 0, 1 << 20)?;
+        check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)
+    }
+
+    /// The terms of a request, with this engine's promises where an interactive one names none.
+    pub fn promise(&self, terms: Terms) -> Terms {
+        match terms.class {
+            Class::Interactive => {
+                Terms { ttft: terms.ttft.or(self.ttft), tbt: terms.tbt.or(self.tbt), ..terms }
+            }
+            Class::Background => terms,
+        }
     }
 
     /// The decoder that such an engine needs.
@@ -66,7 +153,7 @@ impl EngineConfig {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         DecoderConfig {
             cells: self.ctx_size,
-            sequences: self.parallel,
+            sequences: (self.parallel + self.cache_sequences).min(MAX_PARALLEL),
             batch_size: self.batch_size,
             threads: if self.threads == 0 { cores() } else { self.threads },
         }

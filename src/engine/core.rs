@@ -4,20 +4,21 @@
 //! thread calls it in a loop; a simulation calls it under a clock of its own. Invariant: each
 //! request accepted by the [`Client`] gets exactly one [`Finish`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::backend::{DecodeFailure, Decoder, Model};
+use crate::backend::{DecodeFailure, Decoder, Model, Snapshot};
 use crate::clock::{Clock, Nanos, seconds_between};
 use crate::engine::client::{Client, Command, Link, Stats, Submission};
 use crate::engine::config::EngineConfig;
 use crate::engine::output::{Delta, Finish, Mailbox};
 use crate::engine::sampler::{Drawn, Sampler, Scratch};
-use crate::engine::scheduler::{Plan, Scheduler};
+use crate::engine::scheduler::{Op, Plan, Scheduler, SnapshotKey, Verdict};
 use crate::engine::sequence::Sequence;
+use crate::engine::terms::Terms;
 use crate::engine::text::TextStream;
 use crate::error::{Error, Result};
-use crate::event::{Event, FinishReason, Observer, RequestId};
+use crate::event::{Class, Event, Eviction, FinishReason, Observer, RequestId};
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +45,12 @@ struct Job {
     queued_at: Nanos,
     scheduled_at: Option<Nanos>,
     first_token_at: Option<Nanos>,
+    class: Class,
+    deadline: Option<Nanos>,
 }
 
 impl Job {
-    fn new(submission: Submission, prompt_tokens: usize) -> Self {
+    fn new(submission: Submission, terms: &Terms, prompt_tokens: usize) -> Self {
         Self {
             sampler: submission.sampler,
             text: TextStream::new(submission.params.stop),
@@ -59,6 +62,8 @@ impl Job {
             queued_at: submission.queued_at,
             scheduled_at: None,
             first_token_at: None,
+            class: terms.class,
+            deadline: terms.deadline.map(|after| submission.queued_at.saturating_add(after)),
         }
     }
 
@@ -86,6 +91,10 @@ pub struct Core {
     link: Arc<Link>,
     scheduler: Scheduler,
     jobs: HashMap<RequestId, Job>,
+    /// Who has a deadline, the next first.
+    deadlines: BTreeSet<(Nanos, RequestId)>,
+    /// What left the decoder's memory for the host's.
+    snapshots: HashMap<SnapshotKey, Snapshot>,
     scratch: Scratch,
     /// Mailboxes that got something in this step.
     touched: Vec<Arc<Mailbox>>,
@@ -93,8 +102,8 @@ pub struct Core {
     ended: usize,
     steps: u64,
     service_seconds: f64,
-    /// Cells in use at the end of the last step.
-    used_cells: usize,
+    /// Cells that requests used and bytes of the cache, device and host, when last told.
+    shown: (usize, u64, u64),
 }
 
 impl Core {
@@ -116,14 +125,16 @@ impl Core {
             observer: Arc::clone(&observer),
             clock: Arc::clone(&clock),
             link: Arc::clone(&link),
-            scheduler: Scheduler::new(config.clone()),
+            scheduler: Scheduler::new(config.clone(), model.info().divisible),
             jobs: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            snapshots: HashMap::new(),
             scratch: Scratch::default(),
             touched: Vec::new(),
             ended: 0,
             steps: 0,
             service_seconds: 0.0,
-            used_cells: 0,
+            shown: (0, 0, 0),
         };
         Ok((core, Client { model, config, observer, clock, link }))
     }
@@ -137,25 +148,81 @@ impl Core {
 
     /// Takes note of what callers want, computes one step, and hands out its tokens.
     pub fn step(&mut self, decoder: &mut dyn Decoder) -> Progress {
-        if self.drain_commands(decoder) {
+        if self.drain_commands() {
             self.close(&Error::EngineClosed);
             return Progress::Closed;
         }
-        let plan = self.scheduler.schedule();
-        if let Some(plan) = &plan {
-            let started = self.clock.now();
-            self.announce(plan, started);
-            match decoder.decode(&plan.rows) {
-                Ok(()) => {
-                    let tokens = self.sample(plan, decoder);
-                    self.scheduler.commit(plan);
-                    self.deliver(plan, tokens, started, decoder);
+        let now = self.clock.now();
+        self.expire(now);
+        let plan = self.scheduler.schedule(now);
+        self.announce_places(&plan, now);
+        let ready = self.follow(&plan.ops, decoder);
+        if ready && !plan.rows.is_empty() {
+            self.compute(&plan, decoder);
+        }
+        let ops = self.scheduler.take_ops();
+        self.follow(&ops, decoder);
+        self.wake();
+        let idle = self.jobs.is_empty();
+        if idle { Progress::Idle } else { Progress::Worked }
+    }
+
+    fn compute(&mut self, plan: &Plan, decoder: &mut dyn Decoder) {
+        let started = self.clock.now();
+        self.announce(plan, started);
+        match decoder.decode(&plan.rows) {
+            Ok(()) => {
+                let tokens = self.sample(plan, decoder);
+                let at = self.clock.now();
+                self.scheduler.commit(plan, at.saturating_sub(started));
+                self.deliver(plan, tokens, started, at);
+            }
+            Err(failure) => self.fail(plan, failure),
+        }
+    }
+
+    /// Does what the books ask of the decoder; false if its memory turned out to be another than
+    /// they say, and all begins again.
+    fn follow(&mut self, ops: &[Op], decoder: &mut dyn Decoder) -> bool {
+        for op in ops {
+            match op {
+                Op::Forget(seq) => decoder.forget(*seq),
+                Op::Share { from, to, positions } => decoder.share(*from, *to, positions.clone()),
+                Op::Save { seq, key } => {
+                    let snapshot = decoder.save(*seq);
+                    self.scheduler.saved(*key, snapshot.as_ref().map(|snapshot| snapshot.bytes));
+                    self.snapshots.extend(snapshot.map(|snapshot| (*key, snapshot)));
                 }
-                Err(failure) => self.fail(plan, failure, decoder),
+                Op::Restore { seq, key, length } => {
+                    let snapshot = self.snapshots.get(key);
+                    if !snapshot.is_some_and(|snapshot| decoder.restore(*seq, snapshot)) {
+                        self.restart(decoder);
+                        return false;
+                    }
+                    decoder.truncate(*seq, *length);
+                }
+                Op::Discard(key) => drop(self.snapshots.remove(key)),
             }
         }
-        self.wake();
-        if plan.is_some() { Progress::Worked } else { Progress::Idle }
+        true
+    }
+
+    fn restart(&mut self, decoder: &mut dyn Decoder) {
+        let at = self.clock.now();
+        for id in self.scheduler.restart(at) {
+            self.observer.observe(&Event::Preempted { id, at });
+        }
+        let ops = self.scheduler.take_ops();
+        self.follow(&ops, decoder); // nothing is restored in these
+    }
+
+    /// Ends whoever's answer is of no use any more.
+    fn expire(&mut self, now: Nanos) {
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.finish(id, FinishReason::Cancelled, None);
+        }
     }
 
     /// Sleeps until a caller wants something.
@@ -179,7 +246,7 @@ impl Core {
         let mut live: Vec<RequestId> = self.jobs.keys().copied().collect();
         live.sort_unstable();
         for id in live {
-            self.end(id, reason, Some(error.clone()));
+            self.finish(id, reason, Some(error.clone()));
         }
         self.wake();
     }
@@ -190,12 +257,13 @@ impl Core {
     }
 
     /// Returns whether the engine was closed.
-    fn drain_commands(&mut self, decoder: &mut dyn Decoder) -> bool {
+    fn drain_commands(&mut self) -> bool {
         let (commands, closed) = self.link.take();
         for command in commands {
             match command {
                 Command::Submit(submission) => self.enqueue(*submission),
-                Command::Cancel(id) => self.finish(id, FinishReason::Cancelled, None, decoder),
+                Command::Cancel(id) => self.finish(id, FinishReason::Cancelled, None),
+                Command::ClearCache => self.scheduler.clear_cache(),
             }
         }
         closed
@@ -205,19 +273,52 @@ impl Core {
         let Submission { id, max_answer, queued_at: at, .. } = submission;
         let prompt = std::mem::take(&mut submission.prompt);
         let origin = std::mem::take(&mut submission.origin);
-        let (prompt_tokens, class) = (prompt.len(), submission.terms.class);
+        let terms = std::mem::take(&mut submission.terms);
+        let (prompt_tokens, class) = (prompt.len(), terms.class);
         self.observer.observe(&Event::Queued { id, at, prompt_tokens, class, origin });
-        self.jobs.insert(id, Job::new(submission, prompt_tokens));
-        self.scheduler.add(Sequence::new(id, prompt, max_answer));
+        let job = Job::new(submission, &terms, prompt_tokens);
+        self.deadlines.extend(job.deadline.map(|deadline| (deadline, id)));
+        self.jobs.insert(id, job);
+        let sequence = Sequence::new(id, prompt, max_answer, &terms, at);
+        let now = self.clock.now();
+        match self.scheduler.add(sequence, now) {
+            Verdict::Accepted => (),
+            Verdict::Relegated => {
+                self.job(id).class = Class::Background;
+                self.observer.observe(&Event::Relegated { id, at: now });
+            }
+            Verdict::Refused { expected } => {
+                let waited = seconds_between(at, now);
+                let promised = seconds_between(0, terms.ttft.unwrap_or(0));
+                let error = Error::Unattainable { promised, expected: waited + expected };
+                self.finish(id, FinishReason::Error(error.kind()), Some(error));
+            }
+        }
+    }
+
+    fn announce_places(&mut self, plan: &Plan, at: Nanos) {
+        for &id in &plan.parked {
+            self.observer.observe(&Event::Preempted { id, at });
+        }
+        for admission in &plan.admitted {
+            let (id, queried, hit) = (admission.id, admission.queried, admission.hit);
+            let event = if admission.resumed {
+                Event::Resumed { id, at }
+            } else {
+                Event::PrefixMatched { id, queried, hit }
+            };
+            self.observer.observe(&event);
+        }
     }
 
     fn announce(&mut self, plan: &Plan, at: Nanos) {
-        for &id in &plan.admitted {
-            self.observer.observe(&Event::Scheduled { id, at });
-            self.job(id).scheduled_at = Some(at);
-        }
         for span in &plan.spans {
-            self.job(span.id).batch_size = plan.spans.len();
+            let job = self.jobs.get_mut(&span.id).expect("a planned sequence has a job");
+            job.batch_size = plan.spans.len();
+            if job.scheduled_at.is_none() {
+                job.scheduled_at = Some(at);
+                self.observer.observe(&Event::Scheduled { id: span.id, at });
+            }
         }
     }
 
@@ -239,20 +340,20 @@ impl Core {
         plan: &Plan,
         tokens: Vec<(RequestId, Option<Drawn>)>,
         started: Nanos,
-        decoder: &mut dyn Decoder,
+        at: Nanos,
     ) {
-        let at = self.clock.now();
+        let work = plan.work();
         self.steps += 1;
         self.observer.observe(&Event::Step {
             at,
             nanos: at.saturating_sub(started),
-            prefill_tokens: plan.rows.len() - plan.decode_tokens,
-            decode_tokens: plan.decode_tokens,
+            prefill_tokens: work.prefill,
+            decode_tokens: work.decodes,
             sequences: plan.spans.len(),
-            logits: plan.rows.iter().filter(|row| row.wants_logits).count(),
-            context: plan.rows.iter().map(|row| row.position + 1).sum(),
-            budget: self.scheduler.batch_size(),
-            prefill_skipped: false,
+            logits: work.logits,
+            context: work.context,
+            budget: plan.budget,
+            prefill_skipped: plan.prefill_skipped,
         });
         for (id, drawn) in tokens {
             let unusable = || Error::Decode("the model returned no usable logits".to_owned());
@@ -261,7 +362,7 @@ impl Core {
                 None => (Some(FinishReason::Error(unusable().kind())), Some(unusable())),
             };
             if let Some(reason) = reason {
-                self.finish(id, reason, error, decoder);
+                self.finish(id, reason, error);
             }
         }
     }
@@ -283,9 +384,11 @@ impl Core {
             Some(_) => Event::Tokens { id, at, count: 1 },
         };
         job.first_token_at.get_or_insert(at);
-        let stopped = job.text.stopped();
+        let (stopped, class) = (job.text.stopped(), job.class);
         self.observer.observe(&event);
-        self.scheduler.push(id, token);
+        if let Some(slo) = self.scheduler.push(id, token, at) {
+            self.observer.observe(&Event::SloMissed { id, at, slo, class });
+        }
         let full = self.scheduler.sequence(id).is_some_and(Sequence::is_full);
         match (stopped, full) {
             (true, _) => Some(FinishReason::Stop),
@@ -295,40 +398,35 @@ impl Core {
     }
 
     /// The step failed: ends as few requests as its cause allows; the others are planned again.
-    fn fail(&mut self, plan: &Plan, failure: DecodeFailure, decoder: &mut dyn Decoder) {
+    fn fail(&mut self, plan: &Plan, failure: DecodeFailure) {
         let (victims, error) = match failure {
-            // Cannot happen while reservations hold. Nothing was written: without the newest
-            // sequence, the rest may fit.
-            DecodeFailure::NoSpace => (
-                &plan.spans[plan.spans.len() - 1..],
-                Error::OutOfMemory("the context (ctx_size) has no free KV cells".to_owned()),
-            ),
-            DecodeFailure::Fatal(text) => (&plan.spans[..], Error::Decode(text)),
+            DecodeFailure::NoSpace | DecodeFailure::Aborted => {
+                let now = self.clock.now();
+                let mut parked = Plan::default();
+                let victim = self.scheduler.failed(plan, now, &mut parked);
+                self.announce_places(&parked, now);
+                let text = format!("the decoder failed again and again: {failure:?}");
+                (victim.into_iter().collect(), Error::Decode(text))
+            }
+            DecodeFailure::Fatal(text) => {
+                let ids: Vec<RequestId> = plan.spans.iter().map(|span| span.id).collect();
+                (ids, Error::Decode(text))
+            }
         };
-        for span in victims {
-            let reason = FinishReason::Error(error.kind());
-            self.finish(span.id, reason, Some(error.clone()), decoder);
+        for id in victims {
+            self.finish(id, FinishReason::Error(error.kind()), Some(error.clone()));
         }
     }
 
-    /// Ends a request and frees its cells; without effect if it has ended.
-    fn finish(
-        &mut self,
-        id: RequestId,
-        reason: FinishReason,
-        error: Option<Error>,
-        decoder: &mut dyn Decoder,
-    ) {
-        if let Some(slot) = self.end(id, reason, error) {
-            decoder.forget(slot);
-        }
-    }
-
-    /// Ends a request, and returns the slot that the decoder must forget.
-    fn end(&mut self, id: RequestId, reason: FinishReason, error: Option<Error>) -> Option<u32> {
-        let slot = self.scheduler.remove(id).and_then(|sequence| sequence.slot);
-        let job = self.jobs.remove(&id)?;
+    /// Ends a request; without effect if it has ended.
+    fn finish(&mut self, id: RequestId, reason: FinishReason, error: Option<Error>) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        // After an error, nobody knows what the decoder holds.
+        self.scheduler.remove(id, error.is_none());
         let at = self.clock.now();
+        if let Some(deadline) = job.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
         if let Some(since) = job.scheduled_at {
             self.note_service(seconds_between(since, at));
         }
@@ -337,7 +435,6 @@ impl Core {
         let mailbox = Arc::clone(&job.mailbox);
         mailbox.finish(job.into_finish(reason, error, at));
         self.touched.push(mailbox);
-        slot
     }
 
     fn note_service(&mut self, seconds: f64) {
@@ -345,21 +442,36 @@ impl Core {
         self.service_seconds += weight * (seconds - self.service_seconds);
     }
 
-    fn note_cells(&mut self) -> usize {
-        let tokens = self.scheduler.used_cells();
-        if tokens != std::mem::replace(&mut self.used_cells, tokens) {
-            self.observer.observe(&Event::Occupied { tokens });
+    /// Tells how full the memories are, if that has changed.
+    fn note_memory(&mut self) {
+        let live = self.scheduler.live_cells();
+        let cached = (self.scheduler.used_cells() - live) as u64;
+        let device_bytes = cached * self.model.info().kv_bytes_per_token.unwrap_or(0);
+        let host_bytes = self.scheduler.host_bytes();
+        let shown = std::mem::replace(&mut self.shown, (live, device_bytes, host_bytes));
+        if shown.0 != live {
+            self.observer.observe(&Event::Occupied { tokens: live });
         }
-        tokens
+        if (shown.1, shown.2) != (device_bytes, host_bytes) {
+            self.observer.observe(&Event::CacheResident { device_bytes, host_bytes });
+        }
+        let tokens = self.scheduler.take_evicted();
+        if tokens > 0 {
+            let reason = Eviction::MemoryPressure;
+            self.observer.observe(&Event::CacheEvicted { reason, tokens });
+        }
     }
 
     /// Wakes whoever waits for something that came in this step.
     fn wake(&mut self) {
+        self.note_memory();
+        let used_cells = self.scheduler.live_cells();
         let stats = Stats {
             running: self.scheduler.running(),
             waiting: self.scheduler.waiting(),
-            reserved_cells: self.scheduler.reserved_cells(),
-            used_cells: self.note_cells(),
+            used_cells,
+            cached_cells: self.scheduler.used_cells() - used_cells,
+            host_bytes: self.scheduler.host_bytes(),
             steps: self.steps,
             service_seconds: self.service_seconds,
         };

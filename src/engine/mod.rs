@@ -24,7 +24,7 @@ mod text;
 mod thread;
 
 pub use self::client::{Client, Prompt, RequestHandle, Stats};
-pub use self::config::{EngineConfig, MAX_PARALLEL};
+pub use self::config::{EngineConfig, MAX_PARALLEL, Overload};
 pub use self::core::{Core, Progress};
 pub use self::logits::{Logprobs, argmax};
 pub use self::output::{Delta, Finish, Next, Wakeup};
@@ -39,7 +39,10 @@ pub use self::sampling::{
     MAX_BREAKER_BYTES, MAX_DRY_WINDOW, MAX_LOGIT_BIASES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS,
     SamplingParams,
 };
-pub use self::scheduler::{Plan, Scheduler, Span};
+pub use self::scheduler::{
+    Admission, BACKGROUND_PATIENCE, BLOCK, NO_PROMISE, Op, Plan, Scheduler, SnapshotKey, Span,
+    Verdict,
+};
 pub use self::sequence::{Sequence, answer_room};
 pub use self::terms::{MAX_MILLIS, MAX_TENANT_BYTES, Terms};
 pub use self::text::TextStream;

@@ -1,12 +1,17 @@
-//! A request as the scheduler sees it: tokens, and how many of them the decoder has computed.
+//! A request as the scheduler sees it: tokens, how many of them the decoder has computed, and what
+//! its caller was promised.
 //!
 //! Must not know: text, sampling, callers. Invariant: `computed < tokens.len()`, so there is
 //! always something left to compute.
 
+use std::sync::Arc;
+
 use crate::backend::{SeqId, Token};
+use crate::clock::Nanos;
 use crate::engine::config::EngineConfig;
+use crate::engine::terms::Terms;
 use crate::error::{Error, Result};
-use crate::event::RequestId;
+use crate::event::{Class, RequestId};
 
 /// Tokens that an answer gets if nobody says how many and its share of the context is less.
 const DEFAULT_ANSWER: usize = 256;
@@ -23,12 +28,55 @@ pub struct Sequence {
     prompt_len: usize,
     max_answer: usize,
     computed: usize,
+    /// How urgent it is now; a request can be relegated.
+    pub class: Class,
+    /// On whose behalf.
+    pub tenant: Arc<str>,
+    /// When it was submitted.
+    pub queued_at: Nanos,
+    /// When its first token is due, if its caller was promised a time.
+    pub first_token_due: Option<Nanos>,
+    /// The promised time between two tokens.
+    pub tbt: Option<Nanos>,
+    /// When the answer's last token was delivered.
+    pub last_token_at: Option<Nanos>,
+    /// When it gave up its place, if it has and waits to go on.
+    pub parked_at: Option<Nanos>,
+    /// Steps in a row that left its decode out.
+    pub skipped: u32,
+    /// Tokens that the cache held when it came.
+    pub hint: usize,
+    /// Its tenant is known to have a prompt that waits.
+    pub backlogged: bool,
 }
 
 impl Sequence {
     /// A sequence that waits. `max_answer` as [`answer_room`] gave it.
-    pub fn new(id: RequestId, prompt: Vec<Token>, max_answer: usize) -> Self {
-        Self { id, slot: None, prompt_len: prompt.len(), tokens: prompt, max_answer, computed: 0 }
+    pub fn new(
+        id: RequestId,
+        prompt: Vec<Token>,
+        max_answer: usize,
+        terms: &Terms,
+        queued_at: Nanos,
+    ) -> Self {
+        Self {
+            id,
+            slot: None,
+            prompt_len: prompt.len(),
+            tokens: prompt,
+            max_answer,
+            computed: 0,
+            class: terms.class,
+            tenant: Arc::clone(&terms.tenant),
+            queued_at,
+            first_token_due: terms.ttft.map(|ttft| queued_at.saturating_add(ttft)),
+            tbt: terms.tbt,
+            last_token_at: None,
+            parked_at: None,
+            skipped: 0,
+            hint: 0,
+            backlogged: false,
+        }
     }
 
     /// Prompt and answer so far.
@@ -46,9 +94,15 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
-    /// Whether the prompt is computed, so that each step adds a token of the answer.
+    /// Whether all but the last token is computed and the answer has begun, so that each step adds
+    /// a token of it.
     pub fn is_decoding(&self) -> bool {
-        self.computed >= self.prompt_len
+        self.answer_len() > 0 && self.pending() == 1
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_len(&self) -> usize {
+        self.prompt_len
     }
 
     /// Tokens in the answer so far.
@@ -66,9 +120,35 @@ impl Sequence {
         self.prompt_len + self.max_answer
     }
 
-    /// The decoder now holds that many more.
+    /// KV cells that it will surely need beside those that it has, if its answer grows by so many
+    /// tokens.
+    pub fn growth(&self, answer: usize) -> usize {
+        self.pending() + answer.min(self.answer_left())
+    }
+
+    /// Tokens that the answer may still get.
+    pub fn answer_left(&self) -> usize {
+        self.max_answer - self.answer_len()
+    }
+
+    /// The decoder has computed that many more. After its last token, one must be pushed or the
+    /// sequence removed.
     pub(super) fn advance(&mut self, count: usize) {
         self.computed += count;
+    }
+
+    /// It gives up its place.
+    pub(super) fn park(&mut self, now: Nanos) {
+        self.parked_at = Some(now);
+        self.slot = None;
+        self.computed = 0;
+        self.skipped = 0;
+    }
+
+    /// The decoder holds that many now: the first ones.
+    pub(super) fn set_computed(&mut self, count: usize) {
+        debug_assert!(count < self.tokens.len(), "something is left to compute");
+        self.computed = count;
     }
 
     /// The answer's next token.

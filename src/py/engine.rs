@@ -9,131 +9,19 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::boundary::detached;
+use super::engine_config::PyEngineConfig;
 use super::globals;
 use super::prompt::PyPrompt;
 use super::sampling::PySamplingParams;
 use crate::backend::{self, Model, Token};
 use crate::clock::seconds_between;
-use crate::engine::{
-    Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, Terms, Wakeup,
-};
-use crate::error::{Error, Result};
+use crate::engine::{Delta, Engine, Finish, Next, Prompt, RequestHandle, Terms, Wakeup};
+use crate::error::Result;
 use crate::event::{Event, Mode, Observer, Origin};
 use crate::llm::EngineObserver;
 
 /// How long a thread waits before it looks for a signal such as Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How an engine is set up. All arguments are keywords.
-///
-/// Args:
-///     ctx_size: KV cells, one per token, shared by all sequences. Default 4096.
-///     parallel: The most sequences computed at once, 1 to 256. Default 8.
-///     batch_size: The most tokens in one step, at least `parallel`. Default 512.
-///     prefill_chunk: The most prompt tokens in a step that also continues answers. Default 64.
-///     threads: Threads that compute; 0, the default, takes one per core.
-///     max_queue: Requests that may wait beside those that run. Default 256.
-///     gpu_layers: Layers of the model on a GPU. Default: all if this build has a GPU backend.
-///
-/// Raises:
-///     ValueError: If a value is outside its range; the text names value and range.
-///
-/// Example:
-///     >>> from ryot_metrics import EngineConfig
-///     >>> EngineConfig(parallel=4).parallel
-///     4
-#[pyclass(frozen, name = "EngineConfig", module = "ryot_metrics")]
-#[derive(Clone, Debug)]
-pub(super) struct PyEngineConfig {
-    config: EngineConfig,
-    #[pyo3(get)]
-    gpu_layers: Option<u32>,
-}
-
-/// A count that may not be negative, with an error that says so.
-pub(super) fn size(field: &str, value: Option<i64>, default: usize) -> Result<usize> {
-    let Some(value) = value else { return Ok(default) };
-    usize::try_from(value)
-        .map_err(|_| Error::InvalidArgument(format!("{field} is {value}; it must be at least 0")))
-}
-
-#[pymethods]
-impl PyEngineConfig {
-    #[new]
-    #[pyo3(signature = (
-        *, ctx_size=None, parallel=None, batch_size=None, prefill_chunk=None, threads=None,
-        max_queue=None, gpu_layers=None
-    ))]
-    #[allow(clippy::too_many_arguments)] // keywords in Python
-    fn new(
-        ctx_size: Option<i64>,
-        parallel: Option<i64>,
-        batch_size: Option<i64>,
-        prefill_chunk: Option<i64>,
-        threads: Option<i64>,
-        max_queue: Option<i64>,
-        gpu_layers: Option<i64>,
-    ) -> PyResult<Self> {
-        let default = EngineConfig::default();
-        let config = EngineConfig {
-            ctx_size: size("ctx_size", ctx_size, default.ctx_size)?,
-            parallel: size("parallel", parallel, default.parallel)?,
-            batch_size: size("batch_size", batch_size, default.batch_size)?,
-            prefill_chunk: size("prefill_chunk", prefill_chunk, default.prefill_chunk)?,
-            threads: size("threads", threads, default.threads)?,
-            max_queue: size("max_queue", max_queue, default.max_queue)?,
-        };
-        config.validate()?;
-        let gpu_layers = match gpu_layers {
-            Some(layers) => {
-                Some(size("gpu_layers", Some(layers), 0)?.try_into().unwrap_or(u32::MAX))
-            }
-            None => None,
-        };
-        Ok(Self { config, gpu_layers })
-    }
-
-    #[getter]
-    fn ctx_size(&self) -> usize {
-        self.config.ctx_size
-    }
-
-    #[getter]
-    fn parallel(&self) -> usize {
-        self.config.parallel
-    }
-
-    #[getter]
-    fn batch_size(&self) -> usize {
-        self.config.batch_size
-    }
-
-    #[getter]
-    fn prefill_chunk(&self) -> usize {
-        self.config.prefill_chunk
-    }
-
-    #[getter]
-    fn threads(&self) -> usize {
-        self.config.threads
-    }
-
-    #[getter]
-    fn max_queue(&self) -> usize {
-        self.config.max_queue
-    }
-
-    fn __repr__(&self) -> String {
-        let EngineConfig { ctx_size, parallel, batch_size, prefill_chunk, threads, max_queue } =
-            self.config;
-        let gpu_layers = self.gpu_layers.map_or("None".into(), |layers| layers.to_string());
-        format!(
-            "EngineConfig(ctx_size={ctx_size}, parallel={parallel}, batch_size={batch_size}, \
-             prefill_chunk={prefill_chunk}, threads={threads}, max_queue={max_queue}, \
-             gpu_layers={gpu_layers})"
-        )
-    }
-}
 
 /// Keeps a model load's event until it is known on which device the model is.
 #[derive(Debug, Default)]
@@ -219,8 +107,9 @@ impl PyEngine {
         let dict = PyDict::new(py);
         dict.set_item("running", stats.running)?;
         dict.set_item("waiting", stats.waiting)?;
-        dict.set_item("reserved_cells", stats.reserved_cells)?;
         dict.set_item("used_cells", stats.used_cells)?;
+        dict.set_item("cached_cells", stats.cached_cells)?;
+        dict.set_item("host_bytes", stats.host_bytes)?;
         dict.set_item("steps", stats.steps)?;
         Ok(dict)
     }
@@ -239,6 +128,10 @@ impl PyEngine {
         dict.set_item("bos_token", info.bos_text.as_deref().unwrap_or_default())?;
         dict.set_item("eos_token", info.eos_text.as_deref().unwrap_or_default())?;
         Ok(dict)
+    }
+
+    fn clear_cache(&self) -> PyResult<()> {
+        Ok(self.0.clear_cache()?)
     }
 
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {

@@ -14,7 +14,8 @@ create_exception!(
     ryot_metrics,
     QueueFullError,
     RyotError,
-    "The engine's queue is at its limit; `retry_after` estimates the seconds until it is not."
+    "The engine has no place for a request now, or none that keeps its promise; `retry_after` \
+     estimates the seconds until it has."
 );
 create_exception!(ryot_metrics, EngineClosedError, RyotError, "The engine was shut down.");
 create_exception!(ryot_metrics, DecodeError, RyotError, "The backend failed to compute a step.");
@@ -46,6 +47,10 @@ impl From<Error> for PyErr {
             | Error::ModelLoad { .. } => PyValueError::new_err(text),
             Error::ModelNotFound(_) => PyFileNotFoundError::new_err(text),
             Error::QueueFull { retry_after, .. } => {
+                with_value(QueueFullError::new_err(text), "retry_after", retry_after)
+            }
+            Error::Unattainable { promised, expected } => {
+                let retry_after = expected - promised;
                 with_value(QueueFullError::new_err(text), "retry_after", retry_after)
             }
             Error::EngineClosed => EngineClosedError::new_err(text),

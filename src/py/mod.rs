@@ -10,6 +10,7 @@ mod callbacks;
 mod current;
 mod drops;
 mod engine;
+mod engine_config;
 mod errors;
 mod facts;
 mod fork;
@@ -47,7 +48,9 @@ mod _ryot_metrics {
     #[pymodule_export]
     use super::block::PyBlock;
     #[pymodule_export]
-    use super::engine::{PyEngine, PyEngineConfig, PyStream, PyWakeup};
+    use super::engine::{PyEngine, PyStream, PyWakeup};
+    #[pymodule_export]
+    use super::engine_config::PyEngineConfig;
     #[pymodule_export]
     use super::errors::{
         DecodeError, DuplicateTimeseries, EngineClosedError, OutOfMemoryError, QueueFullError,

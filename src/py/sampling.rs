@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
 
-use super::engine::size;
+use super::engine_config::size;
 use crate::backend::{Dry, Mirostat, Token};
 use crate::engine::SamplingParams;
 use crate::error::Result;

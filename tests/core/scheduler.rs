@@ -1,7 +1,16 @@
 //! What the scheduler plans, case by case: add, ask, compare.
 
+use std::ops::Range;
+
 use ryot_metrics::backend::{Row, Token};
-use ryot_metrics::engine::{EngineConfig, Plan, Scheduler, Sequence};
+use ryot_metrics::clock::Nanos;
+use ryot_metrics::engine::{
+    BACKGROUND_PATIENCE, BLOCK, EngineConfig, Op, Overload, Plan, Scheduler, Sequence, Terms,
+    Verdict,
+};
+use ryot_metrics::event::{Class, Slo};
+
+const MS: Nanos = 1_000_000;
 
 fn config() -> EngineConfig {
     EngineConfig {
@@ -9,28 +18,87 @@ fn config() -> EngineConfig {
         parallel: 3,
         batch_size: 8,
         prefill_chunk: 2,
+        step: 1000 * MS,
         ..EngineConfig::default()
     }
 }
 
-fn sequence(id: u64, prompt: usize, max_answer: usize) -> Sequence {
-    let first = id as Token * 10;
-    Sequence::new(id, (first..first + prompt as Token).collect(), max_answer)
+fn background() -> Terms {
+    Terms { class: Class::Background, ..Terms::default() }
 }
 
-/// Plans a step, answers each sampled sequence with its own token 90 + id, and returns the plan.
-fn step(scheduler: &mut Scheduler) -> Plan {
-    let plan = scheduler.schedule().expect("something to compute");
-    scheduler.commit(&plan);
-    for span in plan.spans.iter().filter(|span| span.sample.is_some()) {
-        scheduler.push(span.id, 90 + span.id as Token);
+fn prompt(id: u64, length: usize) -> Vec<Token> {
+    let first = id as Token * 1000;
+    (first..first + length as Token).collect()
+}
+
+/// A scheduler, its time, and what it has planned last.
+struct Desk {
+    scheduler: Scheduler,
+    now: Nanos,
+}
+
+impl Desk {
+    fn new(config: EngineConfig) -> Self {
+        Self { scheduler: Scheduler::new(config, true), now: 0 }
     }
-    scheduler.check_integrity().unwrap();
-    plan
+
+    fn add(&mut self, id: u64, length: usize, max_answer: usize) {
+        self.submit(id, prompt(id, length), max_answer, &Terms::default());
+    }
+
+    fn submit(&mut self, id: u64, prompt: Vec<Token>, max_answer: usize, terms: &Terms) -> Verdict {
+        let sequence = Sequence::new(id, prompt, max_answer, terms, self.now);
+        self.scheduler.add(sequence, self.now)
+    }
+
+    /// Plans a step of 5 ms a row and answers each sampled sequence with its own token 90 + id; whoever
+    /// has its whole answer leaves.
+    fn step(&mut self) -> Plan {
+        let plan = self.scheduler.schedule(self.now);
+        self.scheduler.check_integrity().unwrap();
+        for op in &plan.ops {
+            if let Op::Save { key, .. } = op {
+                self.scheduler.saved(*key, Some(100));
+            }
+        }
+        let nanos = 5 * MS * plan.rows.len().max(1) as Nanos;
+        self.now += nanos;
+        self.scheduler.commit(&plan, nanos);
+        for span in plan.spans.iter().filter(|span| span.sample.is_some()) {
+            self.scheduler.push(span.id, 90 + span.id as Token, self.now);
+            if self.scheduler.sequence(span.id).unwrap().is_full() {
+                self.scheduler.remove(span.id, true);
+            }
+        }
+        self.scheduler.check_integrity().unwrap();
+        plan
+    }
+
+    /// The steps until this request's first token, and who had prompt tokens in them.
+    fn first_token_of(&mut self, id: u64) -> Vec<Vec<u64>> {
+        let mut steps = Vec::new();
+        loop {
+            let plan = self.step();
+            steps.push(ids(&plan));
+            if plan.spans.iter().any(|span| span.id == id && span.sample.is_some()) {
+                return steps;
+            }
+            assert!(steps.len() < 500, "it starves: {steps:?}");
+        }
+    }
+}
+
+fn ids(plan: &Plan) -> Vec<u64> {
+    plan.spans.iter().map(|span| span.id).collect()
+}
+
+fn admitted(plan: &Plan) -> Vec<u64> {
+    plan.admitted.iter().map(|admission| admission.id).collect()
 }
 
 /// A plan in short: (slot, positions, wants logits), one entry per span.
-fn spans(plan: &Plan) -> Vec<(u32, std::ops::Range<usize>, bool)> {
+fn spans(plan: &Plan) -> Vec<(u32, Range<usize>, bool)> {
     let mut rows = plan.rows.iter();
     let mut short = Vec::new();
     for span in &plan.spans {
@@ -46,14 +114,14 @@ fn spans(plan: &Plan) -> Vec<(u32, std::ops::Range<usize>, bool)> {
 /// Two short prompts share the first step, then both answers grow together.
 #[test]
 fn two_sequences_share_a_step() {
-    let mut scheduler = Scheduler::new(config());
-    assert_eq!(scheduler.schedule(), None);
-    scheduler.add(sequence(1, 3, 5));
-    scheduler.add(sequence(2, 4, 5));
-    let plan = step(&mut scheduler);
+    let mut desk = Desk::new(config());
+    assert!(desk.scheduler.schedule(0).rows.is_empty());
+    desk.add(1, 3, 5);
+    desk.add(2, 4, 5);
+    let plan = desk.step();
     assert_eq!(spans(&plan), [(0, 0..3, true), (1, 0..4, true)]);
-    assert_eq!((plan.admitted, plan.decode_tokens), (vec![1, 2], 0));
-    let plan = step(&mut scheduler);
+    assert_eq!((admitted(&plan), plan.decode_tokens), (vec![1, 2], 0));
+    let plan = desk.step();
     assert_eq!(spans(&plan), [(0, 3..4, true), (1, 4..5, true)]);
     assert_eq!(plan.rows.iter().map(|row| row.token).collect::<Vec<_>>(), [91, 92]);
     assert_eq!((plan.admitted.len(), plan.decode_tokens), (0, 2));
@@ -62,72 +130,281 @@ fn two_sequences_share_a_step() {
 /// A prompt longer than a step is cut into chunks, and only its very last token asks for logits.
 #[test]
 fn a_long_prompt_asks_for_logits_at_its_end_only() {
-    let mut scheduler = Scheduler::new(config());
-    scheduler.add(sequence(1, 20, 5));
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 0..8, false)]);
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 8..16, false)]);
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 16..20, true)]);
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 20..21, true)]);
+    let mut desk = Desk::new(config());
+    desk.add(1, 20, 5);
+    assert_eq!(spans(&desk.step()), [(0, 0..8, false)]);
+    assert_eq!(spans(&desk.step()), [(0, 8..16, false)]);
+    assert_eq!(spans(&desk.step()), [(0, 16..20, true)]);
+    assert_eq!(spans(&desk.step()), [(0, 20..21, true)]);
 }
 
-/// Beside a growing answer, prompts get `prefill_chunk` tokens; the answer is never left out.
+/// Beside a growing answer, prompts get at most `prefill_chunk` tokens; the answer is never left
+/// out.
 #[test]
 fn prompts_beside_an_answer_come_in_small_chunks() {
-    let mut scheduler = Scheduler::new(config());
-    scheduler.add(sequence(1, 2, 9));
-    step(&mut scheduler);
-    scheduler.add(sequence(2, 5, 9));
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 2..3, true), (1, 0..2, false)]);
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 3..4, true), (1, 2..4, false)]);
-    assert_eq!(spans(&step(&mut scheduler)), [(0, 4..5, true), (1, 4..5, true)]);
+    let mut desk = Desk::new(config());
+    desk.add(1, 2, 9);
+    desk.step();
+    desk.add(2, 5, 9);
+    assert_eq!(spans(&desk.step()), [(0, 2..3, true), (1, 0..2, false)]);
+    assert_eq!(spans(&desk.step()), [(0, 3..4, true), (1, 2..4, false)]);
+    assert_eq!(spans(&desk.step()), [(0, 4..5, true), (1, 4..5, true)]);
 }
 
-/// The head of the queue waits for cells, and nobody overtakes it.
+/// An answer with a promise leaves to a prompt what its promise leaves; the floor is all that a
+/// prompt gets beside a promise that cannot be kept.
 #[test]
-fn who_does_not_fit_waits_and_is_not_overtaken() {
-    let mut scheduler = Scheduler::new(config());
-    scheduler.add(sequence(1, 2, 58));
-    scheduler.add(sequence(2, 2, 39)); // 60 + 41 cells are more than 100
-    scheduler.add(sequence(3, 1, 1));
-    step(&mut scheduler);
-    assert_eq!((scheduler.running(), scheduler.waiting()), (1, 2));
-    assert_eq!(scheduler.reserved_cells(), 60);
-    assert_eq!(scheduler.remove(1).unwrap().slot, Some(0));
-    let plan = step(&mut scheduler);
-    assert_eq!(plan.admitted, [2, 3]);
-    assert_eq!(scheduler.reserved_cells(), 43);
+fn promises_bound_the_prompts_beside_them() {
+    let wide = EngineConfig { ctx_size: 4000, batch_size: 256, prefill_chunk: 256, ..config() };
+    let most = |tbt: Nanos| {
+        let mut desk = Desk::new(wide.clone());
+        let terms = Terms { tbt: Some(tbt), ..Terms::default() };
+        desk.submit(1, prompt(1, 4), 200, &terms);
+        desk.step();
+        desk.add(2, 2000, 5);
+        let rows: Vec<usize> = (0..40).map(|_| desk.step().rows.len() - 1).collect();
+        rows.into_iter().max().unwrap()
+    };
+    assert_eq!(most(MS), 16);
+    assert!(most(300 * MS) > 16 && most(300 * MS) < most(900 * MS));
 }
 
-/// No more sequences run than there are slots, and a free slot is used again.
+/// A short prompt passes a long one that came before it, but not one that came long before.
 #[test]
-fn slots_are_used_again() {
-    let mut scheduler = Scheduler::new(config());
-    (1..=4).for_each(|id| scheduler.add(sequence(id, 1, 2)));
-    assert_eq!(step(&mut scheduler).admitted, [1, 2, 3]);
-    assert_eq!(scheduler.remove(2).unwrap().slot, Some(1));
-    let plan = step(&mut scheduler);
-    assert_eq!(plan.admitted, [4]);
+fn short_prompts_pass_long_ones_for_a_while() {
+    let wide = EngineConfig { ctx_size: 2000, ..config() };
+    let mut desk = Desk::new(wide.clone());
+    desk.add(1, 1000, 2);
+    desk.step();
+    desk.add(2, 8, 2);
+    assert_eq!(ids(&desk.step()), [2]);
+    let mut desk = Desk::new(wide);
+    desk.add(1, 1000, 2);
+    desk.step();
+    desk.now += 60_000 * MS;
+    desk.add(2, 8, 2);
+    assert_eq!(ids(&desk.step()), [1]);
+}
+
+/// Interactive requests come before background ones, which take what is left and a tenth more.
+#[test]
+fn background_waits_but_never_starves() {
+    let mut desk = Desk::new(EngineConfig { ctx_size: 4000, ..config() });
+    desk.submit(1, prompt(1, 24), 2, &background());
+    for id in 2..200 {
+        desk.add(id, 8, 1); // one after the other takes a whole step
+    }
+    let steps = desk.first_token_of(1);
+    let alone = steps.iter().filter(|ids| ids.contains(&1)).count();
+    assert!(steps.len() > 10 && steps[0] == [2], "{steps:?}");
+    assert!(alone >= 2, "{steps:?}");
+}
+
+/// Whatever comes, a background request has a place after [`BACKGROUND_PATIENCE`].
+#[test]
+fn background_ages() {
+    let mut desk = Desk::new(EngineConfig { parallel: 1, ..config() });
+    desk.submit(1, prompt(1, 8), 2, &background());
+    desk.add(2, 8, 9);
+    desk.step();
+    desk.now += BACKGROUND_PATIENCE;
+    desk.add(3, 8, 9);
+    let steps = desk.first_token_of(1);
+    assert!(!steps.iter().flatten().any(|&id| id == 3), "{steps:?}");
+}
+
+/// An interactive request takes the place of a background one, which goes on later where it was.
+#[test]
+fn background_gives_up_its_place() {
+    let mut desk = Desk::new(EngineConfig { parallel: 1, ..config() });
+    desk.submit(1, prompt(1, 20), 5, &background());
+    desk.step();
+    desk.step();
+    desk.add(2, 4, 1);
+    let plan = desk.step();
+    assert_eq!((plan.parked.clone(), admitted(&plan), ids(&plan)), (vec![1], vec![2], vec![2]));
+    let plan = desk.step();
+    assert!(plan.admitted[0].resumed && plan.admitted[0].hit == 16);
+    assert_eq!(spans(&plan), [(0, 16..20, true)]);
+}
+
+/// Twice as many cells are wanted as there are: all complete, one after the other gives way.
+#[test]
+fn demand_beyond_the_context_completes() {
+    let mut desk = Desk::new(config());
+    for id in 1..=4 {
+        desk.add(id, 10, 45); // 220 cells of 100
+    }
+    let (mut parked, mut tokens) = (0, 0);
+    for _ in 0..1000 {
+        let plan = desk.step();
+        parked += plan.parked.len();
+        tokens += plan.spans.iter().filter(|span| span.sample.is_some()).count();
+    }
+    assert_eq!((tokens, desk.scheduler.running() + desk.scheduler.waiting()), (4 * 45, 0));
+    assert!(parked > 0);
+}
+
+/// No more sequences run than there are places, and a free slot is used again.
+#[test]
+fn places_are_used_again() {
+    let mut desk = Desk::new(config());
+    (1..=4).for_each(|id| desk.add(id, 1, 2));
+    assert_eq!(admitted(&desk.step()), [1, 2, 3]);
+    assert_eq!(desk.scheduler.remove(2, false).unwrap().slot, Some(1));
+    let plan = desk.step();
+    assert_eq!(admitted(&plan), [4]);
     assert_eq!(spans(&plan), [(0, 1..2, true), (2, 1..2, true), (1, 0..1, true)]);
 }
 
 /// Who waits can be removed; who is not there cannot.
 #[test]
 fn remove_from_the_queue() {
-    let mut scheduler = Scheduler::new(config());
-    scheduler.add(sequence(1, 1, 1));
-    assert_eq!(scheduler.remove(1).unwrap().slot, None);
-    assert_eq!(scheduler.remove(1), None);
-    assert_eq!(scheduler.schedule(), None);
-    scheduler.check_integrity().unwrap();
+    let mut desk = Desk::new(config());
+    desk.add(1, 1, 1);
+    assert_eq!(desk.scheduler.remove(1, true).unwrap().slot, None);
+    assert_eq!(desk.scheduler.remove(1, true), None);
+    assert!(desk.step().rows.is_empty());
 }
 
 /// A plan that could not be computed is planned again, with the same rows.
 #[test]
 fn an_uncommitted_plan_is_planned_again() {
-    let mut scheduler = Scheduler::new(config());
-    scheduler.add(sequence(1, 3, 5));
-    let lost = scheduler.schedule().unwrap();
-    let again = scheduler.schedule().unwrap();
+    let mut desk = Desk::new(config());
+    desk.add(1, 3, 5);
+    let lost = desk.scheduler.schedule(0);
+    let again = desk.scheduler.schedule(0);
     assert_eq!(lost.rows, again.rows);
-    assert_eq!((lost.admitted, again.admitted), (vec![1], vec![]));
+    assert_eq!((admitted(&lost), admitted(&again)), (vec![1], vec![]));
+}
+
+/// A prompt begins with what an earlier one has left, down to the block.
+#[test]
+fn a_finished_prefix_is_used_again() {
+    let mut desk = Desk::new(config());
+    let shared = prompt(7, 20);
+    desk.submit(1, [&shared[..], &[1, 2, 3]].concat(), 1, &Terms::default());
+    desk.first_token_of(1);
+    desk.submit(2, [&shared[..], &[4, 5, 6]].concat(), 1, &Terms::default());
+    let plan = desk.step();
+    assert_eq!((plan.admitted[0].hit, plan.admitted[0].queried), (20 / BLOCK * BLOCK, 23));
+    assert_eq!(plan.rows.len(), 23 - 16);
+    assert!(matches!(plan.ops[..], [Op::Share { from: 0, to: 1, .. }]), "{:?}", plan.ops);
+}
+
+/// The next turn of a conversation takes the slot of the last one, to the very token.
+#[test]
+fn a_continued_sequence_is_taken_over_whole() {
+    let mut desk = Desk::new(config());
+    desk.submit(1, prompt(1, 11), 2, &Terms::default());
+    desk.first_token_of(1);
+    desk.step();
+    let next = [&prompt(1, 11)[..], &[91, 91, 5, 6]].concat();
+    desk.submit(2, next, 1, &Terms::default());
+    let plan = desk.step();
+    assert_eq!(spans(&plan), [(0, 12..15, true)]); // the answer's last token was never computed
+}
+
+/// Those that share a prefix with one that is being computed wait for it: each block is computed
+/// once.
+#[test]
+fn a_prefix_in_flight_is_shared() {
+    let mut desk = Desk::new(EngineConfig { ctx_size: 400, ..config() });
+    let shared = prompt(7, 40);
+    for id in 1..=3 {
+        let own = [&shared[..], &prompt(id, 4)].concat();
+        desk.submit(id, own, 2, &Terms::default());
+    }
+    let mut computed = 0;
+    while desk.scheduler.running() + desk.scheduler.waiting() > 0 {
+        let plan = desk.step();
+        computed += plan.rows.len() - plan.decode_tokens;
+    }
+    assert_eq!(computed, 40 + 3 * 4);
+}
+
+/// Another tenant's prompts are no hit where tenants are isolated.
+#[test]
+fn isolated_tenants_share_nothing() {
+    for (isolate_tenants, hit) in [(false, 16), (true, 0)] {
+        let mut desk = Desk::new(EngineConfig { isolate_tenants, ..config() });
+        for (id, tenant) in [(1, "ann"), (2, "bob")] {
+            let terms = Terms { tenant: tenant.into(), ..Terms::default() };
+            desk.submit(id, prompt(7, 20), 1, &terms);
+            let steps = desk.first_token_of(id);
+            assert_eq!(steps.len(), if id == 2 && hit > 0 { 1 } else { 3 });
+        }
+    }
+}
+
+/// What leaves the cells is found again in the host's memory.
+#[test]
+fn evicted_prefixes_come_back_from_the_host() {
+    let mut desk = Desk::new(config());
+    desk.add(1, 60, 1);
+    desk.first_token_of(1);
+    desk.add(2, 60, 1);
+    desk.first_token_of(2); // 120 cells of 100: the first prefix went
+    let again = [&prompt(1, 60)[..], &[5]].concat();
+    desk.submit(3, again, 1, &Terms::default());
+    let plan = desk.step();
+    let restored = |op: &Op| matches!(op, Op::Restore { length: 60, .. });
+    assert!(plan.ops.iter().any(restored), "{:?}", plan.ops);
+    assert_eq!((plan.admitted[0].hit, plan.rows.len()), (60, 1));
+}
+
+/// A tenant with many requests cannot keep another one from its share.
+#[test]
+fn tenants_share_fairly() {
+    let fairness_tokens = 32;
+    let mut desk = Desk::new(EngineConfig { ctx_size: 4000, fairness_tokens, ..config() });
+    let terms = |tenant: &str| Terms { tenant: tenant.into(), ..Terms::default() };
+    for id in 1..=20 {
+        desk.submit(id, prompt(id, 16), 1, &terms("many"));
+    }
+    desk.now += 100 * MS;
+    desk.submit(99, prompt(99, 16), 1, &terms("one"));
+    let steps = desk.first_token_of(99);
+    assert!(steps.len() <= 8, "{steps:?}");
+}
+
+/// A first token that cannot come as promised is refused, relegated or awaited, as configured.
+#[test]
+fn promises_that_cannot_be_kept() {
+    for overload in Overload::ALL {
+        let mut desk = Desk::new(EngineConfig { ctx_size: 9000, overload, ..config() });
+        desk.add(1, 2000, 2); // about ten seconds
+        desk.step();
+        desk.now += 9000 * MS;
+        let terms = Terms { ttft: Some(500 * MS), ..Terms::default() };
+        let easy = Terms { ttft: Some(60_000 * MS), ..Terms::default() };
+        assert_eq!(desk.submit(2, prompt(2, 50), 2, &easy), Verdict::Accepted);
+        let verdict = desk.submit(3, prompt(3, 2000), 2, &terms);
+        match overload {
+            Overload::Accept => assert_eq!(verdict, Verdict::Accepted),
+            Overload::Relegate => assert_eq!(verdict, Verdict::Relegated),
+            Overload::Reject => {
+                let Verdict::Refused { expected } = verdict else { panic!("{verdict:?}") };
+                assert!((5.0..100.0).contains(&expected), "{expected}");
+            }
+        }
+        desk.step();
+    }
+}
+
+/// A token that comes late is told, with the promise that it broke.
+#[test]
+fn late_tokens_are_told() {
+    let mut desk = Desk::new(config());
+    let terms = Terms { ttft: Some(15 * MS), tbt: Some(15 * MS), ..Terms::default() };
+    desk.submit(1, prompt(1, 2), 9, &terms);
+    let plan = desk.scheduler.schedule(0);
+    desk.scheduler.commit(&plan, MS);
+    assert_eq!(desk.scheduler.push(1, 90, 16 * MS), Some(Slo::Ttft));
+    let plan = desk.scheduler.schedule(16 * MS);
+    desk.scheduler.commit(&plan, MS);
+    assert_eq!(desk.scheduler.push(1, 90, 31 * MS), None);
+    let plan = desk.scheduler.schedule(31 * MS);
+    desk.scheduler.commit(&plan, MS);
+    assert_eq!(desk.scheduler.push(1, 90, 47 * MS), Some(Slo::Tbt));
 }

@@ -1,12 +1,15 @@
 //! The engine on its thread: callers that wait, cancel, vanish, and an engine that ends.
 
 use std::io::Read as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ryot_metrics::backend::toy::Toy;
-use ryot_metrics::backend::{DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, Token};
+use ryot_metrics::backend::{
+    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, Snapshot, Token,
+};
 use ryot_metrics::clock::MonotonicClock;
 use ryot_metrics::engine::{
     Delta, Engine, EngineConfig, Finish, Next, Prompt, RequestHandle, SamplingParams, Terms, Wakeup,
@@ -45,7 +48,7 @@ fn bytes(text: &str) -> Vec<Token> {
 
 fn idle(engine: &Engine) -> bool {
     let stats = engine.stats().unwrap();
-    stats.running == 0 && stats.waiting == 0 && stats.reserved_cells == 0
+    stats.running == 0 && stats.waiting == 0 && stats.used_cells == 0
 }
 
 /// Tokens arrive one by one, then the end, which stays.
@@ -325,6 +328,14 @@ impl Decoder for Bomb {
         &[]
     }
     fn forget(&mut self, _: u32) {}
+    fn truncate(&mut self, _: u32, _: usize) {}
+    fn share(&mut self, _: u32, _: u32, _: Range<usize>) {}
+    fn save(&mut self, _: u32) -> Option<Snapshot> {
+        None
+    }
+    fn restore(&mut self, _: u32, _: &Snapshot) -> bool {
+        false
+    }
 }
 
 /// A panic in the model ends all requests and closes the engine; nobody waits for ever.

@@ -111,7 +111,7 @@ def test_a_cancelled_stream_ends_and_frees_its_place(engine):
         while engine.stats()["running"]:
             engine.generate("d", FOUR)
     assert change.statuses("toy")["cancelled"] == 3
-    assert engine.stats()["reserved_cells"] == 0
+    assert engine.stats()["used_cells"] == 0
 
 
 @pytest.mark.parametrize(

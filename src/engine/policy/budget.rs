@@ -23,9 +23,10 @@ pub const MIN_PREFILL: usize = 16;
 /// then goes on twice a second.
 pub const MAX_SKIPS: usize = 4;
 
-/// The most time that prompts take of a step by default, 60 ms: a cancel and an arrival wait for
-/// the step that runs.
-pub const STEP: Nanos = 60_000_000;
+/// The most time that prompts take of a step by default, 70 ms with the margin of the prediction: a
+/// cancel and an arrival wait for the step that runs. On the CPU that the [`StepModel`] begins with,
+/// that is 16 prompt tokens in 58 ms, at 0.8 of the rate of the largest chunks; 8 would have 0.67.
+pub const STEP: Nanos = 70_000_000;
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -166,7 +167,7 @@ mod tests {
         let loose = Load { slack: None, ..load(8, 0) };
         let (budget, allowance) = settled(&loose);
         let added = budget.model.prefill_seconds(allowance.tokens, 0);
-        assert!(allowance.tokens >= QUANTUM && added < 0.06, "{allowance:?}");
+        assert!(allowance.tokens >= QUANTUM && added < 0.07, "{allowance:?}");
         let idle = Load { slack: None, wanted: 4000, room: 512, ..Load::default() };
         let (budget, allowance) = settled(&idle);
         assert!(budget.model.predict(&Work::default().with_prefill(allowance.tokens, 0)) <= STEP);

@@ -1,0 +1,160 @@
+//! Which sequences have a copy in the host's memory: the second level of the prefix cache.
+//!
+//! A copy survives its use, and goes when the bytes are needed for what saves more time per byte.
+//! Must not know: the copies themselves (the engine keeps them by [`SnapshotKey`]), requests.
+
+use crate::backend::Token;
+use crate::engine::scheduler::radix::Scope;
+
+/// A copy's number.
+pub type SnapshotKey = u64;
+
+/// Copies of fewer tokens save too little time to be made.
+const MIN_TOKENS: usize = 32;
+
+#[derive(Clone, Debug)]
+struct Copy {
+    key: SnapshotKey,
+    scope: Scope,
+    tokens: Vec<Token>,
+    /// None until it was made.
+    bytes: Option<u64>,
+    /// When it goes: the lowest goes first.
+    worth: f64,
+    /// Seconds of prefill that it saves.
+    seconds: f64,
+    /// A preempted request waits for it.
+    parked: bool,
+}
+
+/// The copies, by what they begin with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Host {
+    copies: Vec<Copy>,
+    limit: u64,
+    bytes: u64,
+    /// The worth of what went last. What is used later is worth that much more, so that time
+    /// passes without a clock (Greedy-Dual-Size-Frequency).
+    clock: f64,
+    last: SnapshotKey,
+}
+
+impl Host {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Bytes of all copies.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All copies.
+    pub(super) fn keys(&self) -> Vec<SnapshotKey> {
+        self.copies.iter().map(|copy| copy.key).collect()
+    }
+
+    /// Nobody waits for these tokens any more.
+    pub(super) fn unpark(&mut self, scope: &Scope, tokens: &[Token]) {
+        let copies = self.copies.iter_mut();
+        for copy in copies.filter(|c| c.scope == *scope && tokens.starts_with(&c.tokens)) {
+            copy.parked = false;
+        }
+    }
+
+    /// The key under which to save these tokens; none if that is not worth it or a copy is there.
+    pub(super) fn plan(
+        &mut self,
+        scope: &Scope,
+        tokens: Vec<Token>,
+        seconds: f64,
+        parked: bool,
+    ) -> Option<SnapshotKey> {
+        if self.limit == 0 || tokens.len() < MIN_TOKENS {
+            return None;
+        }
+        let there = |copy: &&mut Copy| copy.scope == *scope && copy.tokens.starts_with(&tokens);
+        if let Some(copy) = self.copies.iter_mut().find(there) {
+            copy.parked |= parked;
+            return None;
+        }
+        self.last += 1;
+        let (key, scope) = (self.last, scope.clone());
+        self.copies.push(Copy { key, scope, tokens, bytes: None, worth: 0.0, seconds, parked });
+        Some(key)
+    }
+
+    /// The copy was made, with so many bytes, or could not be. Returns which copies go, with
+    /// their tokens.
+    pub(super) fn saved(
+        &mut self,
+        key: SnapshotKey,
+        bytes: Option<u64>,
+    ) -> Vec<(SnapshotKey, usize)> {
+        let Some(index) = self.copies.iter().position(|copy| copy.key == key) else {
+            return vec![(key, 0)];
+        };
+        let Some(bytes) = bytes else {
+            self.copies.remove(index);
+            return Vec::new();
+        };
+        let clock = self.clock;
+        let copy = &mut self.copies[index];
+        copy.bytes = Some(bytes);
+        copy.worth = clock + copy.seconds / bytes.max(1) as f64;
+        self.bytes += bytes;
+        let mut gone = Vec::new();
+        while self.bytes > self.limit {
+            let Some(least) = self.least() else { break };
+            gone.push(self.remove(least));
+        }
+        gone
+    }
+
+    /// The copy that begins with the most of these tokens: its key, its length, and how many.
+    pub(super) fn find(
+        &self,
+        scope: &Scope,
+        tokens: &[Token],
+    ) -> Option<(SnapshotKey, usize, usize)> {
+        let made = self.copies.iter().filter(|copy| copy.scope == *scope && copy.bytes.is_some());
+        let matched = made.map(|copy| (copy, common(&copy.tokens, tokens)));
+        let (copy, hit) = matched.max_by_key(|(_, hit)| *hit)?;
+        (hit > 0).then_some((copy.key, copy.tokens.len(), hit))
+    }
+
+    /// The copy was used.
+    pub(super) fn touch(&mut self, key: SnapshotKey) {
+        let clock = self.clock;
+        if let Some(copy) = self.copies.iter_mut().find(|copy| copy.key == key) {
+            copy.parked = false;
+            copy.worth = clock + copy.seconds / copy.bytes.unwrap_or(1).max(1) as f64;
+        }
+    }
+
+    /// The copy turned out to be unusable. Returns its tokens.
+    pub(super) fn lose(&mut self, key: SnapshotKey) -> usize {
+        let index = self.copies.iter().position(|copy| copy.key == key);
+        index.map_or(0, |index| self.remove(index).1)
+    }
+
+    fn least(&mut self) -> Option<usize> {
+        let made = self.copies.iter().enumerate().filter(|(_, copy)| copy.bytes.is_some());
+        let order = |copy: &Copy| (copy.parked, copy.worth);
+        let (index, copy) =
+            made.min_by(|(_, a), (_, b)| order(a).partial_cmp(&order(b)).unwrap())?;
+        self.clock = self.clock.max(copy.worth);
+        Some(index)
+    }
+
+    fn remove(&mut self, index: usize) -> (SnapshotKey, usize) {
+        let copy = self.copies.remove(index);
+        self.bytes -= copy.bytes.unwrap_or(0);
+        (copy.key, copy.tokens.len())
+    }
+}
+
+/// How many tokens both begin with.
+pub(super) fn common(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

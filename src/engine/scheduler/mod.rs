@@ -1,0 +1,568 @@
+//! Which tokens the next step computes. A pure value: no I/O, no clock, no thread, so that a test
+//! can add two sequences, ask for a plan and compare.
+//!
+//! [`Scheduler::schedule`] is the policy, in its order:
+//! 1. Answers go on: whoever decodes gets its next token in every step. If the cells for these
+//!    tokens are not there, cached prefixes go, then the lowest class gives up its place.
+//! 2. Places: the first in the [`order`] that fits, beginning with what the cache holds of it.
+//! 3. Decodes; those of background requests that nothing was promised to take turns where they
+//!    would break an interactive promise.
+//! 4. Prompts, with the time that the [`Policy`] finds left. Who shares a prefix with one that is
+//!    being computed waits and takes it over.
+//!
+//! Whoever gives up its place keeps its tokens in the [`cells`] (or in the host's memory), waits at
+//! the head of its class and goes on where it was: nothing is reserved for the longest answer, and
+//! nobody fails because another's answer grew. [`Scheduler::check_integrity`] states the books.
+
+mod cells;
+mod host;
+mod order;
+mod plan;
+mod radix;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::backend::Token;
+use crate::clock::{Nanos, seconds_between};
+use crate::engine::config::{EngineConfig, Overload};
+use crate::engine::policy::{Load, Policy, TokenCounters, Work};
+use crate::engine::sequence::Sequence;
+use crate::event::{Class, RequestId, Slo};
+
+use self::cells::Cells;
+pub use self::cells::Op;
+pub use self::host::SnapshotKey;
+use self::host::common;
+use self::order::Rank;
+pub use self::order::{BACKGROUND_PATIENCE, NO_PROMISE};
+pub use self::plan::{Admission, Plan, Span};
+pub use self::radix::BLOCK;
+use self::radix::Scope;
+
+/// Cells kept free for the growth of each answer when a place is given: a sequence that gets one is
+/// not preempted at once.
+const HEADROOM: usize = 32;
+
+/// The part of the prompt tokens that background requests get while interactive ones want them all.
+const BACKGROUND_SHARE: f64 = 0.1;
+
+/// Failures in a row, for want of cells or by an abort, after which a request is given up.
+const MAX_FAILURES: u32 = 8;
+
+/// What became of a new request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// It waits.
+    Accepted,
+    /// It waits as a background request: its promise could not have been kept.
+    Relegated,
+    /// Its promise cannot be kept: the first token would come after so many seconds.
+    Refused {
+        /// From now, in seconds.
+        expected: f64,
+    },
+}
+
+/// The sequences that have a place and those that wait.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    config: EngineConfig,
+    divisible: bool,
+    waiting: Vec<Sequence>,
+    /// In the order in which they got their place.
+    live: Vec<Sequence>,
+    cells: Cells,
+    policy: Policy,
+    /// By class, the tenants whose prompts wait.
+    tenants: [TokenCounters<Arc<str>>; Class::ALL.len()],
+    /// Prompt tokens that background requests may take first.
+    credit: f64,
+    /// The part of the time that goes to prompts while some wait, as a moving mean.
+    prefill_share: f64,
+    failures: u32,
+}
+
+impl Scheduler {
+    /// An empty scheduler for a valid configuration. `divisible`: whether the model's sequences
+    /// can be cut and shared.
+    pub fn new(config: EngineConfig, divisible: bool) -> Self {
+        let cells = Cells::new(
+            config.ctx_size,
+            config.decoder().sequences,
+            divisible,
+            config.host_cache_bytes,
+        );
+        let policy = Policy::new(config.policy, config.step, config.batch_size);
+        let counters = || TokenCounters::new(config.fairness_tokens);
+        Self {
+            divisible,
+            waiting: Vec::new(),
+            live: Vec::new(),
+            cells,
+            policy,
+            tenants: [counters(), counters()],
+            credit: 0.0,
+            prefill_share: 1.0,
+            failures: 0,
+            config,
+        }
+    }
+
+    /// Puts a sequence into the queue, unless its promise cannot be kept and that is to be refused.
+    /// Its cells must fit into the context.
+    pub fn add(&mut self, mut sequence: Sequence, now: Nanos) -> Verdict {
+        debug_assert!(sequence.cells() <= self.config.ctx_size, "it would wait for ever");
+        sequence.hint = self.cells.matched(&self.scope(&sequence), sequence.tokens());
+        let verdict = self.judge(&sequence, now);
+        match verdict {
+            Verdict::Refused { .. } => return verdict,
+            Verdict::Relegated => sequence.class = Class::Background,
+            Verdict::Accepted => (),
+        }
+        self.counters(sequence.class).activate(&sequence.tenant);
+        sequence.backlogged = true;
+        self.waiting.push(sequence);
+        verdict
+    }
+
+    /// The next step. Without rows, there is nothing to compute.
+    pub fn schedule(&mut self, now: Nanos) -> Plan {
+        let mut plan = Plan::default();
+        self.make_room_for_answers(now, &mut plan);
+        self.give_places(now, &mut plan);
+        self.plan_decodes(now, &mut plan);
+        self.plan_prefill(now, &mut plan);
+        if plan.rows.is_empty() && self.live.len() > 1 {
+            self.park_last(now, &mut plan, None); // prompts that got stuck in each other
+        }
+        plan.ops = self.cells.take_ops();
+        plan
+    }
+
+    /// The plan was computed, in so many nanoseconds.
+    pub fn commit(&mut self, plan: &Plan, nanos: Nanos) {
+        self.failures = 0;
+        let work = plan.work();
+        self.note_share(&work, nanos);
+        self.policy.observe(&work, nanos);
+        for span in &plan.spans {
+            let Some(index) = self.live.iter().position(|sequence| sequence.id == span.id) else {
+                continue;
+            };
+            let sequence = &mut self.live[index];
+            let (start, slot) = (sequence.computed(), sequence.slot.expect("it is live"));
+            let decoding = sequence.is_decoding();
+            self.cells.write(slot, &sequence.tokens()[start..start + span.count]);
+            sequence.advance(span.count);
+            let counters = &mut self.tenants[sequence.class as usize];
+            let (prefill, decode) = if decoding { (0, 1) } else { (span.count, 0) };
+            counters.charge(&sequence.tenant, prefill, decode);
+            if sequence.pending() == 0 && std::mem::take(&mut sequence.backlogged) {
+                counters.deactivate(&sequence.tenant);
+            }
+        }
+    }
+
+    /// Adds a token to an answer whose logits were computed. Says whether it came later than
+    /// promised.
+    pub fn push(&mut self, id: RequestId, token: Token, at: Nanos) -> Option<Slo> {
+        let sequence = self.live.iter_mut().find(|sequence| sequence.id == id)?;
+        sequence.push(token);
+        let last = sequence.last_token_at.replace(at);
+        match (last, sequence.first_token_due, sequence.tbt) {
+            (None, Some(due), _) if at > due => Some(Slo::Ttft),
+            (Some(last), _, Some(tbt)) if at.saturating_sub(last) > tbt => Some(Slo::Tbt),
+            _ => None,
+        }
+    }
+
+    /// Takes a sequence out, with or without a place. What is computed of it stays in the cache if
+    /// it is worth anything.
+    pub fn remove(&mut self, id: RequestId, worth: bool) -> Option<Sequence> {
+        if let Some(index) = self.live.iter().position(|sequence| sequence.id == id) {
+            let sequence = self.live.remove(index);
+            self.settle(&sequence);
+            let slot = sequence.slot.expect("it is live");
+            if worth && self.config.prefix_cache {
+                self.cells.keep(slot, self.seconds_of(&sequence), false);
+            } else {
+                self.cells.forget(slot);
+            }
+            return Some(sequence);
+        }
+        let index = self.waiting.iter().position(|sequence| sequence.id == id)?;
+        let sequence = self.waiting.swap_remove(index);
+        self.settle(&sequence);
+        if sequence.parked_at.is_some() {
+            self.cells.unpark(&self.scope(&sequence), sequence.tokens());
+        }
+        Some(sequence)
+    }
+
+    /// What the decoder must do that no plan asked for yet.
+    pub fn take_ops(&mut self) -> Vec<Op> {
+        self.cells.take_ops()
+    }
+
+    /// A copy was made, of so many bytes, or could not be made.
+    pub fn saved(&mut self, key: SnapshotKey, bytes: Option<u64>) {
+        self.cells.saved(key, bytes);
+    }
+
+    /// The plan could not be computed, and nothing of it was. Returns which request must end: none,
+    /// as long as it helps that others make room.
+    pub fn failed(&mut self, plan: &Plan, now: Nanos, parked: &mut Plan) -> Option<RequestId> {
+        self.failures += 1;
+        if self.failures >= MAX_FAILURES {
+            self.failures = 0;
+            return plan.spans.last().map(|span| span.id);
+        }
+        let free = self.config.ctx_size - self.cells.used();
+        if !self.cells.make_room(free + plan.rows.len()) && self.live.len() > 1 {
+            self.park_last(now, parked, None);
+        }
+        None
+    }
+
+    /// The decoder's memory is not what the books say: all of it goes, and all sequences begin
+    /// again. Returns who lost its place.
+    pub fn restart(&mut self, now: Nanos) -> Vec<RequestId> {
+        self.cells.reset();
+        let mut live = std::mem::take(&mut self.live);
+        for sequence in &mut live {
+            sequence.park(now);
+        }
+        let ids = live.iter().map(|sequence| sequence.id).collect();
+        self.waiting.append(&mut live);
+        ids
+    }
+
+    /// Empties the prefix cache, but for what preempted requests wait for.
+    pub fn clear_cache(&mut self) {
+        self.cells.clear();
+    }
+
+    /// A sequence that has a place.
+    pub fn sequence(&self, id: RequestId) -> Option<&Sequence> {
+        self.live.iter().find(|sequence| sequence.id == id)
+    }
+
+    /// How many sequences have a place.
+    pub fn running(&self) -> usize {
+        self.live.len()
+    }
+
+    /// How many sequences wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// KV cells that hold a token.
+    pub fn used_cells(&self) -> usize {
+        self.cells.used()
+    }
+
+    /// KV cells that sequences with a place need; the other used ones are cached prefixes.
+    pub fn live_cells(&self) -> usize {
+        self.cells.live()
+    }
+
+    /// Bytes of the prefix cache in the host's memory.
+    pub fn host_bytes(&self) -> u64 {
+        self.cells.host_bytes()
+    }
+
+    /// Tokens that left the prefix cache since the last call.
+    pub fn take_evicted(&mut self) -> usize {
+        self.cells.take_evicted()
+    }
+
+    /// How long steps take, as learned so far.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Seconds until the first token of such a sequence, if all goes on as it does.
+    fn expected_ttft(&self, sequence: &Sequence, now: Nanos) -> f64 {
+        let own = self.rank(sequence, now);
+        let ahead = self.live.iter().chain(&self.waiting);
+        let ahead = ahead.filter(|other| !other.is_decoding() && self.rank(other, now) < own);
+        let work: f64 = ahead.chain([sequence]).map(|other| self.work_of(other)).sum();
+        work / self.prefill_share
+    }
+
+    fn judge(&self, sequence: &Sequence, now: Nanos) -> Verdict {
+        let Some(due) = sequence.first_token_due.filter(|_| sequence.class == Class::Interactive)
+        else {
+            return Verdict::Accepted;
+        };
+        let expected = self.expected_ttft(sequence, now);
+        match self.config.overload {
+            _ if expected <= seconds_between(now, due) => Verdict::Accepted,
+            Overload::Accept => Verdict::Accepted,
+            Overload::Relegate => Verdict::Relegated,
+            Overload::Reject => Verdict::Refused { expected },
+        }
+    }
+
+    fn make_room_for_answers(&mut self, now: Nanos, plan: &mut Plan) {
+        let decodes = |live: &[Sequence]| live.iter().filter(|s| s.is_decoding()).count();
+        while !self.cells.make_room(decodes(&self.live)) && self.live.len() > 1 {
+            self.park_last(now, plan, None);
+        }
+    }
+
+    /// Gives places to the first in the order, as long as they fit.
+    fn give_places(&mut self, now: Nanos, plan: &mut Plan) {
+        while let Some((index, rank)) = self.first_waiting(now) {
+            if self.is_busy_with_earlier(&rank, now) {
+                return;
+            }
+            let fits = self.live.len() < self.config.parallel && self.fits(&self.waiting[index]);
+            let done = if fits || self.live.is_empty() {
+                self.give_place(index, plan)
+            } else {
+                self.park_last(now, plan, Some(rank.class))
+            };
+            if !done {
+                return;
+            }
+        }
+    }
+
+    /// Whether prompts before this rank fill a step anyway: a further one would only hold a place.
+    fn is_busy_with_earlier(&self, rank: &Rank, now: Nanos) -> bool {
+        let mut prefills = self.live.iter().filter(|sequence| !sequence.is_decoding());
+        let pending: usize = prefills.clone().map(Sequence::pending).sum();
+        pending >= self.config.batch_size && prefills.all(|other| self.rank(other, now) < *rank)
+    }
+
+    fn give_place(&mut self, index: usize, plan: &mut Plan) -> bool {
+        let scope = self.scope(&self.waiting[index]);
+        let Some((slot, hit)) = self.cells.take(&scope, self.waiting[index].tokens()) else {
+            return false;
+        };
+        let mut sequence = self.waiting.swap_remove(index);
+        sequence.slot = Some(slot);
+        sequence.set_computed(hit);
+        let resumed = sequence.parked_at.take().is_some();
+        let (id, queried) = (sequence.id, sequence.tokens().len());
+        plan.admitted.push(Admission { id, queried, hit, resumed });
+        self.live.push(sequence);
+        true
+    }
+
+    /// Whether the cells are there for what this sequence and those with a place surely need.
+    fn fits(&self, sequence: &Sequence) -> bool {
+        let growth: usize = self.live.iter().map(|other| other.growth(HEADROOM)).sum();
+        let shared = self.cells.live_matched(&self.scope(sequence), sequence.tokens());
+        let own = sequence.tokens().len() - shared + sequence.answer_left().min(HEADROOM);
+        self.cells.live() + growth + own <= self.config.ctx_size
+    }
+
+    /// Takes the place from the lowest class, and of that from the newest; only from classes below
+    /// this one, if one is given. Says whether there was one.
+    fn park_last(&mut self, now: Nanos, plan: &mut Plan, above: Option<Class>) -> bool {
+        let may = |s: &Sequence| above.is_none_or(|class| self.rank(s, now).class > class);
+        let candidates = self.live.iter().enumerate().filter(|(_, sequence)| may(sequence));
+        let last = candidates.max_by_key(|(_, s)| (s.class, s.queued_at, s.id));
+        let Some((index, _)) = last else { return false };
+        let mut sequence = self.live.remove(index);
+        let seconds = self.seconds_of(&sequence);
+        self.cells.keep(sequence.slot.expect("it is live"), seconds, true);
+        sequence.park(now);
+        plan.parked.push(sequence.id);
+        plan.admitted.retain(|admission| admission.id != sequence.id);
+        self.waiting.push(sequence);
+        true
+    }
+
+    fn plan_decodes(&mut self, now: Nanos, plan: &mut Plan) {
+        let is_free = |s: &Sequence| s.class == Class::Background && s.tbt.is_none();
+        let (mut free, bound): (Vec<usize>, Vec<usize>) = (0..self.live.len())
+            .filter(|&index| self.live[index].is_decoding())
+            .partition(|&index| is_free(&self.live[index]));
+        let work = |indices: &[usize]| {
+            let decode = |work: Work, &index: &usize| work.with_decode(self.live[index].computed());
+            indices.iter().fold(Work::default(), decode)
+        };
+        let load = Load { work: work(&bound), slack: self.slack(now), ..Load::default() };
+        let count = self.policy.background_decodes(&load, &work(&free));
+        free.sort_by_key(|&index| std::cmp::Reverse(self.live[index].skipped));
+        let run = free.len().min(count);
+        for &index in &free[run..] {
+            self.live[index].skipped += 1;
+        }
+        let room = self.config.ctx_size - self.cells.used();
+        for &index in bound.iter().chain(&free[..run]).take(room) {
+            self.live[index].skipped = 0;
+            plan.append(&self.live[index], 1);
+        }
+        plan.decode_tokens = plan.rows.len();
+    }
+
+    /// Time until the tightest promise of an answer is due.
+    fn slack(&self, now: Nanos) -> Option<Nanos> {
+        let due = |s: &Sequence| Some(s.last_token_at?.saturating_add(s.tbt?).saturating_sub(now));
+        self.live.iter().filter(|sequence| sequence.is_decoding()).filter_map(due).min()
+    }
+
+    fn plan_prefill(&mut self, now: Nanos, plan: &mut Plan) {
+        let mut order = self.leaders(now);
+        let wanted = order.iter().map(|&index| self.live[index].pending()).sum();
+        let room = self.config.batch_size - plan.rows.len();
+        let load = Load {
+            work: plan.work(),
+            slack: self.slack(now),
+            wanted,
+            base_context: order.first().map_or(0, |&index| self.live[index].computed()),
+            room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
+        };
+        let allowance = self.policy.prefill(&load);
+        plan.budget = plan.decode_tokens + allowance.target;
+        plan.prefill_skipped = allowance.skipped;
+        self.cells.make_room(plan.decode_tokens + allowance.tokens);
+        let free = self.config.ctx_size - self.cells.used() - plan.decode_tokens;
+        let mut left = allowance.tokens.min(free);
+        if let Some(first) = self.background_turn(&order, left) {
+            let index = order.remove(first);
+            let share = (self.credit as usize).min(left);
+            let given = plan.append(&self.live[index], share);
+            self.credit -= given as f64;
+            left -= given;
+        }
+        for index in order {
+            let sequence = &self.live[index];
+            let chunk = self.policy.chunk(sequence.answer_len() > 0);
+            left -= plan.append(sequence, left.min(chunk));
+        }
+    }
+
+    /// Which of these prompts is a background request's, if it is its turn to go first.
+    fn background_turn(&mut self, order: &[usize], tokens: usize) -> Option<usize> {
+        let class = |&index: &usize| self.live[index].class;
+        let first = order.iter().position(|index| class(index) == Class::Background)?;
+        if first == 0 {
+            return None;
+        }
+        self.credit += tokens as f64 * BACKGROUND_SHARE;
+        (self.credit >= BLOCK as f64).then_some(first)
+    }
+
+    /// Prompts to compute, in their order. Each takes over what the others have computed of it;
+    /// who then shares more with one before it waits for that.
+    fn leaders(&mut self, now: Nanos) -> Vec<usize> {
+        let mut order: Vec<usize> =
+            (0..self.live.len()).filter(|&index| !self.live[index].is_decoding()).collect();
+        for &index in &order {
+            let Sequence { slot, .. } = self.live[index];
+            let sequence = &mut self.live[index];
+            let tokens = &sequence.tokens()[..sequence.tokens().len() - 1];
+            let length = self.cells.advance(slot.expect("it is live"), tokens);
+            sequence.set_computed(length);
+        }
+        order.sort_by_cached_key(|&index| self.rank(&self.live[index], now));
+        let mut leaders: Vec<usize> = Vec::with_capacity(order.len());
+        for index in order {
+            if !leaders.iter().any(|&leader| self.follows(index, leader)) {
+                leaders.push(index);
+            }
+        }
+        leaders
+    }
+
+    /// Whether the leader is about to compute at least a block that this one could use.
+    fn follows(&self, index: usize, leader: usize) -> bool {
+        let (own, other) = (&self.live[index], &self.live[leader]);
+        if !self.divisible || self.scope(own) != self.scope(other) {
+            return false;
+        }
+        let most = own.tokens().len() - 1;
+        let shared = common(&own.tokens()[..most], other.tokens()) / BLOCK * BLOCK;
+        shared >= own.computed() + BLOCK && shared > other.computed() / BLOCK * BLOCK
+    }
+
+    fn first_waiting(&self, now: Nanos) -> Option<(usize, Rank)> {
+        let full = self.live.len() >= self.config.parallel;
+        if full && self.live.iter().all(|sequence| sequence.class == Class::Interactive) {
+            return None;
+        }
+        let ranks = self.waiting.iter().map(|sequence| self.rank(sequence, now)).enumerate();
+        ranks.min_by(|(_, a), (_, b)| a.cmp(b))
+    }
+
+    fn rank(&self, sequence: &Sequence, now: Nanos) -> Rank {
+        let ahead = !self.tenants[sequence.class as usize].may_run(&sequence.tenant);
+        let hit = sequence.hint.max(sequence.computed());
+        Rank::new(sequence, now, ahead, self.work_of(sequence), hit)
+    }
+
+    /// Seconds of prefill that a sequence still needs.
+    fn work_of(&self, sequence: &Sequence) -> f64 {
+        let done = sequence.hint.max(sequence.computed()).min(sequence.tokens().len());
+        self.policy.model().prefill_seconds(sequence.tokens().len() - done, done)
+    }
+
+    /// Seconds of prefill that what is computed of a sequence saves.
+    fn seconds_of(&self, sequence: &Sequence) -> f64 {
+        self.policy.model().prefill_seconds(sequence.computed(), 0)
+    }
+
+    fn note_share(&mut self, work: &Work, nanos: Nanos) {
+        if work.prefill == 0 || nanos == 0 {
+            return;
+        }
+        let decodes = Work { prefill: 0, logits: work.decodes, ..*work };
+        let decodes = if work.decodes == 0 { 0 } else { self.policy.model().predict(&decodes) };
+        let share = (1.0 - decodes as f64 / nanos as f64).clamp(0.1, 1.0);
+        self.prefill_share += 0.1 * (share - self.prefill_share);
+    }
+
+    /// The sequence's prompt waits no more.
+    fn settle(&mut self, sequence: &Sequence) {
+        if sequence.backlogged {
+            self.counters(sequence.class).deactivate(&sequence.tenant);
+        }
+    }
+
+    fn counters(&mut self, class: Class) -> &mut TokenCounters<Arc<str>> {
+        &mut self.tenants[class as usize]
+    }
+
+    fn scope(&self, sequence: &Sequence) -> Scope {
+        if !self.config.prefix_cache {
+            return format!("request {}", sequence.id).into();
+        }
+        if self.config.isolate_tenants { Arc::clone(&sequence.tenant) } else { Arc::from("") }
+    }
+
+    /// Checks what must hold between any two calls. For tests and simulations.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that is wrong.
+    pub fn check_integrity(&self) -> Result<(), String> {
+        let ensure =
+            |ok: bool, what: &str| if ok { Ok(()) } else { Err(format!("{what}: {self:?}")) };
+        self.cells.check_integrity()?;
+        ensure(self.live.len() <= self.config.parallel, "no more have a place than there are")?;
+        let mut slots = HashSet::new();
+        for sequence in &self.live {
+            let Some(slot) = sequence.slot else { return ensure(false, "who is live has a slot") };
+            ensure(slots.insert(slot), "each has a slot of its own")?;
+            let held = self.cells.tokens(slot);
+            let computed = &sequence.tokens()[..sequence.computed()];
+            ensure(held == computed, "a slot holds what its sequence has computed")?;
+        }
+        let all = || self.live.iter().chain(&self.waiting);
+        let ids: HashSet<RequestId> = all().map(|sequence| sequence.id).collect();
+        ensure(ids.len() == all().count(), "each request is in one place")?;
+        for sequence in all() {
+            ensure(sequence.computed() < sequence.tokens().len(), "something is left to compute")?;
+            ensure(sequence.tokens().len() <= sequence.cells(), "no answer exceeds its room")?;
+        }
+        let untouched = |sequence: &Sequence| sequence.slot.is_none() && sequence.computed() == 0;
+        ensure(self.waiting.iter().all(untouched), "who waits holds nothing")
+    }
+}
