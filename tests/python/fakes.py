@@ -7,6 +7,7 @@ real engine. `ScriptedEngine` has the part of `Engine` that the service uses.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class ScriptedEngine:
         texts: The text of each token, or None to write as many as `max_tokens` allows.
         end: A finish reason, an error to raise, or None to wait until cancelled.
         tail: The text that comes with the end.
-        refusal: Raised instead of accepting a request.
+        refusal: Raised instead of accepting a request, as often as `refusals_left` says.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class ScriptedEngine:
         self.submitted: list[dict[str, Any]] = []
         self.accepted = threading.Event()
         self.refusal = refusal
+        self.refusals_left = math.inf
         self._texts = texts
         self._end = end
         self._tail = tail
@@ -121,7 +123,8 @@ class ScriptedEngine:
         """Accept a prompt and note how it was asked for."""
         asked = {"prompt": prompt, "params": params, "endpoint": endpoint, "mode": mode}
         self.submitted.append({**asked, "terms": terms})
-        if self.refusal is not None:
+        if self.refusal is not None and self.refusals_left:
+            self.refusals_left -= 1
             raise self.refusal
         if not prompt:
             raise ValueError("the prompt has 0 tokens; at least 1 is needed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,16 @@ def test_error_is_one_line(line: str, words: list[str], capsys: pytest.CaptureFi
     assert error.startswith("ryot-metrics: error: ")
     assert error.count("\n") == 1
     assert all(word in error for word in words)
+
+
+def test_the_readme_s_options_are_the_command_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's table of options names each that `serve --help` does, and no other."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["serve", "--help"])
+    offered = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.split("| option | meaning | default |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(--[a-z][a-z-]+)`", table)) | {"--model"} == offered
 
 
 @pytest.mark.parametrize("command", ["serve -m toy", "demo --backend toy"])

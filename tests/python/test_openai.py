@@ -13,6 +13,8 @@ import pytest
 
 from fakes import ScriptedEngine
 from ryot_metrics import DecodeError, EngineClosedError, QueueFullError
+from ryot_metrics.serve import create_app
+from ryot_metrics.serve.run import bind, in_background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,6 +127,74 @@ def test_bad_request(client: openai.OpenAI, engine: Any) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         client.completions.create(model=engine.name, prompt="p", n=0)
     assert error.value.param == "n"
+
+
+def test_several_answers(client: openai.OpenAI, engine: Any) -> None:
+    """`n` chats are as many choices."""
+    answer = client.chat.completions.create(model=engine.name, messages=USER, n=3, max_tokens=4)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+
+
+def test_logprobs(client: openai.OpenAI, engine: Any) -> None:
+    """The client reads the log-probabilities of chats and of completions."""
+    chat = client.chat.completions.create(
+        model=engine.name, messages=USER, max_tokens=3, logprobs=True, top_logprobs=2
+    )
+    assert chat.choices[0].logprobs is not None
+    for place in chat.choices[0].logprobs.content or []:
+        assert place.logprob <= 0
+        assert len(place.top_logprobs) == 2
+    completion = client.completions.create(model=engine.name, prompt="p", max_tokens=3, logprobs=2)
+    found = completion.choices[0].logprobs
+    assert found is not None
+    assert len(found.tokens or []) == len(found.token_logprobs or []) > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(connect: Callable[[Any], openai.OpenAI], stream: bool) -> None:
+    """The client finds the call that the model wrote, whole and streamed."""
+    written = ["<tool_call>", '{"name": "now", "arguments": {"zone": "UTC"}}', "</tool_call>"]
+    engine = ScriptedEngine(written, end="stop")
+    engine.model_info["chat_template"] = "{{ tools | tojson }}{{ messages[0].content }}"
+    tools: Any = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
+    create: Any = connect(engine).chat.completions.create
+    answer = create(model="", messages=USER, tools=tools, stream=stream)
+    if stream:
+        choices = [chunk.choices[0] for chunk in answer]
+        calls = [call for choice in choices for call in choice.delta.tool_calls or []]
+        reason = choices[-1].finish_reason
+    else:
+        calls = answer.choices[0].message.tool_calls
+        reason = answer.choices[0].finish_reason
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in calls] == [
+        ("now", {"zone": "UTC"})
+    ]
+    assert reason == "tool_calls"
+
+
+def test_api_key(engine: Any) -> None:
+    """The client's key is what the service asks for; another is its AuthenticationError."""
+    app = create_app(engine, api_keys=["secret"])
+    with bind("127.0.0.1", 0) as listening, in_background(app, listening) as url:
+        for key in ("secret", "other"):
+            with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+                if key == "secret":
+                    assert client.models.list().data
+                    continue
+                with pytest.raises(openai.AuthenticationError) as error:
+                    client.models.list()
+                assert error.value.code == "invalid_api_key"
+
+
+def test_retry_after_a_full_queue(live: Callable[[Any], str]) -> None:
+    """A client that may retry waits as it was told, and gets its answer."""
+    full = QueueFullError("the queue holds 256 requests; its limit is 256")
+    full.retry_after = 0.1
+    engine = ScriptedEngine(["a"], refusal=full)
+    engine.refusals_left = 1
+    with openai.OpenAI(base_url=f"{live(engine)}/v1", api_key="none", max_retries=2) as client:
+        assert client.completions.create(model="", prompt="p").choices[0].text == "a"
+    assert len(engine.submitted) == 2
 
 
 def test_unknown_model(client: openai.OpenAI) -> None:

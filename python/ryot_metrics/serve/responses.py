@@ -26,12 +26,6 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
-class PromptDetails(BaseModel):
-    """Of the tokens of the prompts, those that were computed for an earlier request."""
-
-    cached_tokens: int
-
-
 class Usage(BaseModel):
     """Tokens read and written."""
 
