@@ -194,6 +194,8 @@ pub enum Event {
         context: usize,
         /// Bytes of the KV cache that one token takes, if all take the same.
         bytes_per_token: Option<u64>,
+        /// Bytes of the model's weights, which each step reads.
+        weight_bytes: u64,
     },
     /// A request was refused before it had a place in the queue.
     Rejected {

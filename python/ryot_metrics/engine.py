@@ -6,6 +6,7 @@ The work is done by a native thread that never holds the GIL; this module shapes
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import weakref
 from collections import deque
@@ -438,6 +439,26 @@ class Engine:
     def clear_cache(self) -> None:
         """Empties the prefix cache at the next step; running and preempted requests go on."""
         self._native.clear_cache()
+
+    def scorecard(self) -> dict[str, Any]:
+        """The scheduler's scorecard, under the names of the UMA Serve metrics document.
+
+        The same facts are on the page as `ryot_engine_*`, in base units; nothing is stored twice.
+
+        Returns:
+            Flat keys. Counters and sizes are integers, times are milliseconds, histograms are
+            `{"count", "sum", "buckets"}` with the cumulative counts by upper bound, as text.
+            `decode_ms_min` is None before the first decode; a ratio of nothing is 0.
+
+        Example:
+            >>> with Engine("toy", name="scored") as engine:
+            ...     _ = engine.generate("hello", SamplingParams(max_tokens=4))
+            ...     card = engine.scorecard()
+            >>> card["tokens_generated_total"], card["decode_tokens_total"], card["decode_calls"]
+            (4, 3, 3)
+        """
+        card: dict[str, Any] = json.loads(self._native.scorecard())
+        return card
 
     def shutdown(self) -> None:
         """Ends all requests as cancelled and waits for the engine's thread; idempotent."""

@@ -142,8 +142,9 @@ impl Core {
     /// The decoder exists, which took from `since` until now.
     pub(super) fn ready(&self, since: Nanos, context: usize) {
         let seconds = seconds_between(since, self.clock.now());
-        let bytes_per_token = self.model.info().kv_bytes_per_token;
-        self.observer.observe(&Event::Ready { seconds, context, bytes_per_token });
+        let info = self.model.info();
+        let (bytes_per_token, weight_bytes) = (info.kv_bytes_per_token, info.size_bytes);
+        self.observer.observe(&Event::Ready { seconds, context, bytes_per_token, weight_bytes });
     }
 
     /// Takes note of what callers want, computes one step, and hands out its tokens.

@@ -16,6 +16,9 @@ pub enum Shape {
     Gauge,
     /// A value that is computed when a page is written.
     Computed,
+    /// A sum that OpenMetrics lets nobody call a counter: without `_total`, its name is that of a
+    /// histogram.
+    Untyped,
     /// Observations, with the upper bounds of their buckets (without `+Inf`).
     Histogram(&'static [f64]),
     /// Facts as labels.
@@ -28,6 +31,7 @@ impl Shape {
         match self {
             Self::Counter => Kind::Counter,
             Self::Gauge | Self::Computed => Kind::Gauge,
+            Self::Untyped => Kind::Unknown,
             Self::Histogram(_) => Kind::Histogram,
             Self::Info => Kind::Info,
         }
@@ -213,9 +217,87 @@ catalogue! {
     BatchTokens: "ryot_engine_batch_tokens", Shape::Histogram(BATCH_TOKENS),
         ["model"],
         "Tokens in one step of the engine, of prompts and of answers.";
+    BatchTokensLast: "ryot_engine_batch_tokens_last", Shape::Gauge,
+        ["model"],
+        "Tokens in the last step of the engine.";
+    EngineDecodeTotal: "ryot_engine_decode_seconds_total", Shape::Untyped,
+        ["model"],
+        "Time of steps that is attributed to decode tokens, by their share of a step's tokens.";
+    EngineDecode: "ryot_engine_decode_seconds", Shape::Histogram(INTER_TOKEN),
+        ["model"],
+        "Time of a step with decode tokens that is attributed to them.";
+    EngineDecodeLast: "ryot_engine_decode_seconds_last", Shape::Gauge,
+        ["model"],
+        "Time that was attributed to decode tokens in the last step that had any.";
+    EngineDecodeEwma: "ryot_engine_decode_seconds_ewma", Shape::Gauge,
+        ["model"],
+        "Moving mean of the time attributed to decode tokens; the last step weighs 0.2.";
+    EngineDecodeMin: "ryot_engine_decode_seconds_min", Shape::Gauge,
+        ["model"],
+        "Least time attributed to the decode tokens of a step so far.";
+    EngineDecodeMax: "ryot_engine_decode_seconds_max", Shape::Gauge,
+        ["model"],
+        "Most time attributed to the decode tokens of a step so far.";
+    EngineDecodeCalls: "ryot_engine_decode_calls", Shape::Counter,
+        ["model"],
+        "Steps that had decode tokens.";
+    EngineDecodeTokens: "ryot_engine_decode_tokens", Shape::Counter,
+        ["model"],
+        "Tokens of running answers that were computed; an answer's first token follows its prompt.";
+    EnginePrefill: "ryot_engine_prefill_seconds", Shape::Counter,
+        ["model"],
+        "Time of steps that is attributed to prompt tokens: what decode tokens leave.";
+    EnginePrefillTokens: "ryot_engine_prefill_tokens", Shape::Counter,
+        ["model"],
+        "Prompt tokens that were computed.";
+    EnginePrefillSkipped: "ryot_engine_prefill_skipped", Shape::Counter,
+        ["model", "reason"],
+        "Steps in which prompts waited and none of their tokens was let in.";
+    EngineTokens: "ryot_engine_generated_tokens", Shape::Counter,
+        ["model"],
+        "Tokens of answers that the engine gave.";
+    EngineBudget: "ryot_engine_budget_tokens", Shape::Gauge,
+        ["model", "kind"],
+        "Tokens that the last step was allowed, and those that it had.";
+    EngineActive: "ryot_engine_active_sessions", Shape::Gauge,
+        ["model"],
+        "Requests that the engine holds, waiting or running.";
+    EngineQueued: "ryot_engine_queued_sessions", Shape::Gauge,
+        ["model", "class"],
+        "Requests that wait for a place, parked ones included.";
+    SloViolations: "ryot_engine_slo_violations", Shape::Counter,
+        ["model", "slo", "class"],
+        "Tokens that came later than their request was promised.";
     Preemptions: "ryot_engine_preemptions", Shape::Counter,
         ["model"],
         "Running requests that gave up their place and waited again.";
+    PrefixQueries: "ryot_engine_prefix_cache_queries", Shape::Counter,
+        ["model"],
+        "Prompt tokens that the engine looked up in its prefix cache.";
+    PrefixHits: "ryot_engine_prefix_cache_hits", Shape::Counter,
+        ["model"],
+        "Prompt tokens that the engine found in its prefix cache.";
+    PrefixEvictions: "ryot_engine_prefix_cache_evictions", Shape::Counter,
+        ["model"],
+        "Entries that left the engine's prefix cache for good.";
+    PrefixResident: "ryot_engine_prefix_cache_resident_bytes", Shape::Gauge,
+        ["model", "location"],
+        "Prefixes that no request uses: in the KV cache (device), as snapshots (host).";
+    EngineBytesMoved: "ryot_engine_bytes_moved", Shape::Counter,
+        ["model"],
+        "Estimate of the memory traffic: the weights once a step, KV cells read and written.";
+    EngineBytesPerToken: "ryot_engine_bytes_moved_per_token", Shape::Computed,
+        ["model"],
+        "Estimate of the memory traffic over the tokens computed, since the start.";
+    EngineLogitsReads: "ryot_engine_logits_reads", Shape::Counter,
+        ["model", "path"],
+        "Rows of logits that were read: where the backend left them (zero_copy), or copied.";
+    EngineIdle: "ryot_engine_idle_seconds", Shape::Counter,
+        ["model"],
+        "Time in which the engine held a request and computed no step.";
+    EngineIdleRatio: "ryot_engine_idle_ratio", Shape::Computed,
+        ["model"],
+        "Time in which the engine held a request and computed no step, over all since its start.";
     SystemInfo: "ryot_system", Shape::Info, [],
         "Facts about the system.";
     ModelInfo: "ryot_model", Shape::Info, [],

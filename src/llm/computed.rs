@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use indexmap::IndexMap;
 use parking_lot::RwLock;
 
 use super::catalogue::{Name, Shape};
 use super::families::Families;
 use super::rates::{FIVE_MINUTES, MINUTE, Rates};
-use crate::clock::Clock;
+use crate::clock::{Clock, Nanos, seconds_between};
 use crate::metrics::{Desc, LabelSet, Sink, Value};
 
 /// Label values in the order of the row, and the value.
@@ -28,6 +29,8 @@ pub(super) struct Computed {
     pub(super) clock: Arc<dyn Clock>,
     /// What requests do, in OpenTelemetry's words.
     pub(super) operation: RwLock<Box<str>>,
+    /// When the first engine of each model was ready.
+    pub(super) engines: RwLock<IndexMap<Arc<str>, Nanos>>,
     /// Nanoseconds that the last page took; 0 before the first.
     pub(super) page_nanos: Arc<AtomicU64>,
 }
@@ -45,6 +48,8 @@ impl Computed {
             Name::TokenEfficiency => self.token_efficiency(),
             Name::MemoryEfficiency => self.memory_efficiency(),
             Name::KvCacheHitRatio => self.hit_ratios(),
+            Name::EngineBytesPerToken => self.bytes_per_token(),
+            Name::EngineIdleRatio => self.idle_ratios(),
             Name::ScrapeSeconds => self.scrape_seconds(),
             Name::SeriesCount => self.series_count(),
             _ => Vec::new(),
@@ -60,7 +65,7 @@ impl Computed {
     }
 
     /// The value of one series of a family, if it was written.
-    fn value(&self, name: Name, values: &[impl AsRef<str>]) -> Option<f64> {
+    pub(super) fn value(&self, name: Name, values: &[impl AsRef<str>]) -> Option<f64> {
         let series = self.families.slot(name).shown()?.find(values);
         series.map(|series| series.get())
     }
@@ -163,6 +168,29 @@ impl Computed {
         let counted =
             totals.into_iter().map(|(model, [hits, queries])| (vec![model], hits / queries));
         counted.chain(reported).collect()
+    }
+
+    /// Absent before the first token, and where nothing is known of the model's size.
+    fn bytes_per_token(&self) -> Samples {
+        let moved = self.values(Name::EngineBytesMoved).into_iter();
+        let per_token = |(values, bytes): (Vec<String>, f64)| {
+            let tokens = [Name::EngineDecodeTokens, Name::EnginePrefillTokens]
+                .map(|name| self.value(name, &values).unwrap_or(0.0));
+            let tokens = tokens[0] + tokens[1];
+            (bytes > 0.0 && tokens > 0.0).then(|| (values, bytes / tokens))
+        };
+        moved.filter_map(per_token).collect()
+    }
+
+    fn idle_ratios(&self) -> Samples {
+        let now = self.clock.now();
+        let ratio = |(model, began): (&Arc<str>, &Nanos)| {
+            let idle = self.value(Name::EngineIdle, &[model])?;
+            let seconds = seconds_between(*began, now);
+            // Several engines of one model can be idle at once.
+            (seconds > 0.0).then(|| (labels(&[model]), (idle / seconds).min(1.0)))
+        };
+        self.engines.read().iter().filter_map(ratio).collect()
     }
 
     fn scrape_seconds(&self) -> Samples {

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use super::catalogue::{Name, Shape};
 use super::computed::{Computed, give};
-use crate::metrics::{Desc, Family, LabelSet, Series, Sink, Source, Value, add_buckets};
+use crate::metrics::{Desc, LabelSet, Series, Sink, Source, Value};
 
 /// A derived family.
 #[derive(Clone, Copy, Debug)]
@@ -118,20 +118,17 @@ impl Derived {
             let reader = Reader::new(term, family.desc(), &operation);
             for series in family.all() {
                 if let Some(values) = reader.values(&series) {
-                    self.add(term, family, &series, groups.entry(values).or_default());
+                    self.add(term, &series, groups.entry(values).or_default());
                 }
             }
         }
         groups
     }
 
-    fn add(&self, term: &Term, family: &Family, series: &Series, to: &mut Sums) {
+    fn add(&self, term: &Term, series: &Series, to: &mut Sums) {
         if let Shape::Histogram(bounds) = self.row.shape {
-            let stored = &family.desc().bounds;
-            let mut counts = vec![0; stored.len() + 1];
-            to.value += series.add_buckets_to(&mut counts);
             to.counts.resize(bounds.len() + 1, 0);
-            add_buckets(stored, &counts, bounds, &mut to.counts);
+            to.value += series.add_rebucketed(bounds, &mut to.counts);
         } else {
             to.value += if term.less { -series.get() } else { series.get() };
         }

@@ -46,7 +46,7 @@ pub(super) struct Slot {
 impl Slot {
     fn new(name: Name) -> Self {
         let row = name.row();
-        let sampled = matches!(row.shape, Shape::Counter | Shape::Histogram(_));
+        let sampled = matches!(row.shape, Shape::Counter | Shape::Untyped | Shape::Histogram(_));
         Self {
             name,
             plan: RwLock::new(Plan::of(row)),
@@ -133,6 +133,16 @@ fn stored_bounds(name: Name, own: &[f64]) -> Vec<f64> {
     all
 }
 
+/// A histogram as it is now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Buckets {
+    /// Upper bounds without `+Inf`.
+    pub(super) bounds: Vec<f64>,
+    /// Observations of each bucket alone; one more than bounds.
+    pub(super) counts: Vec<u64>,
+    pub(super) sum: f64,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Families(Vec<Slot>);
@@ -155,6 +165,23 @@ impl Families {
     pub(super) fn overflowed(&self) -> impl Iterator<Item = (Name, u64)> {
         let made = self.0.iter().filter_map(|slot| Some((slot.name, slot.family.get()?)));
         made.map(|(name, family)| (name, family.overflowed())).filter(|(_, count)| *count > 0)
+    }
+
+    /// A histogram's series that are `chosen` by their label values, added up in the buckets that
+    /// its own page shows; None if nothing was observed.
+    pub(super) fn histogram(
+        &self,
+        name: Name,
+        chosen: impl Fn(&[Box<str>]) -> bool,
+    ) -> Option<Buckets> {
+        let slot = self.slot(name);
+        let family = slot.shown()?;
+        let bounds = slot.plan().bounds;
+        let mut sums = Buckets { counts: vec![0; bounds.len() + 1], bounds, sum: 0.0 };
+        for series in family.all().iter().filter(|series| chosen(series.labels().values())) {
+            sums.sum += series.add_rebucketed(&sums.bounds, &mut sums.counts);
+        }
+        Some(sums)
     }
 }
 

@@ -4,6 +4,7 @@
 use super::classes::BATCH_SIZES;
 use super::windows::DEFAULT_WINDOWS;
 use crate::error::ErrorKind;
+use crate::event::Class;
 
 /// The types that a model may compute in; the first is unknown.
 pub(super) const DTYPES: [&str; 5] = ["", "float32", "float16", "int8", "bfloat16"];
@@ -18,6 +19,11 @@ pub const LABEL_VALUES: &[(&str, &[&str])] = &[
     ("context_reuse_window", &["1h", "24h", "7d"]),
     ("eviction_reason", &["memory_pressure", "timeout", "manual"]),
     ("priority_level", &["high", "normal", "low"]),
+    ("slo", &["ttft", "tbt"]),
+    ("class", &["interactive", "background"]),
+    ("kind", &["target", "used"]),
+    ("path", &["zero_copy", "copied"]),
+    ("location", &["device", "host"]),
     ("startup_phase", &["model_load", "cache_init", "warmup", "ready"]),
     ("load_type", &["cold_start", "warm_start", "cache_hit"]),
     ("result", &["success", "failed", "partial"]),
@@ -33,6 +39,41 @@ pub const LABEL_VALUES: &[(&str, &[&str])] = &[
     ("dtype", DTYPES.split_at(1).1),
     ("error_type", &ERROR_TYPES),
 ];
+
+/// How urgent a request is while it waits, as the label `priority_level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// An engine's interactive request.
+    High,
+    /// A request of a service that knows no priorities.
+    #[default]
+    Normal,
+    /// An engine's background request.
+    Low,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl From<Class> for Priority {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Interactive => Self::High,
+            Class::Background => Self::Low,
+        }
+    }
+}
 
 const ERROR_TYPES: [&str; ErrorKind::ALL.len()] = {
     let mut names = [""; ErrorKind::ALL.len()];
@@ -59,7 +100,7 @@ pub(super) fn known_values(label: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Mode;
+    use crate::event::{Eviction, Mode, Slo};
     use crate::llm::{CATALOGUE, Status};
 
     #[test]
@@ -74,6 +115,10 @@ mod tests {
         let values = |label| LABEL_VALUES.iter().find(|(name, _)| *name == label).unwrap().1;
         assert_eq!(values("status"), Status::ALL.map(Status::as_str));
         assert_eq!(values("request_type"), Mode::ALL.map(Mode::as_str));
+        assert_eq!(values("priority_level"), Priority::ALL.map(Priority::as_str));
+        assert_eq!(values("class"), Class::ALL.map(Class::as_str));
+        assert_eq!(values("slo"), Slo::ALL.map(Slo::as_str));
+        assert_eq!(values("eviction_reason"), Eviction::ALL.map(Eviction::as_str));
         assert_eq!(values("error_type")[0], "oom");
         assert!(ErrorKind::ALL.iter().all(|kind| is_value("severity", kind.severity())));
         assert_eq!(values("batch_size")[0], "1");

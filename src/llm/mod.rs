@@ -12,6 +12,7 @@ mod dropped;
 mod facts;
 mod families;
 mod gpu;
+mod kv_cache;
 mod labels;
 mod listen;
 mod profile;
@@ -20,7 +21,10 @@ mod recorder;
 mod request;
 mod reuse;
 mod scope;
+mod scorecard;
+mod sessions;
 mod settings;
+mod steps;
 mod view;
 mod windows;
 
@@ -29,11 +33,12 @@ pub use classes::{batch_size_class, context_length_class, prompt_size_class};
 pub use cost::{CostKind, CostModel, Tier, TokenType};
 pub use derived::{DerivedRow, Label, Term};
 pub use dropped::REPORT_INTERVAL;
-pub use labels::LABEL_VALUES;
+pub use labels::{LABEL_VALUES, Priority};
 pub use listen::EngineObserver;
 pub use profile::{PROFILES, Profile, RYOT};
 pub use recorder::Recorder;
 pub use request::{End, Request, Severity, Start, Status};
+pub use scorecard::{Histogram, Scorecard};
 pub use settings::{
     BUCKETS_LIMIT, Buckets, OPERATION_NAME_LIMIT, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings,
 };

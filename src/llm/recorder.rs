@@ -26,7 +26,7 @@ use super::settings::Settings;
 use super::view::VIEWS;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
-use crate::metrics::{Family, Registry};
+use crate::metrics::{Family, Registry, Series};
 
 /// Turns facts into samples.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ impl Recorder {
             rates: rates.clone(),
             clock: clock.clone(),
             operation: RwLock::default(),
+            engines: RwLock::default(),
             page_nanos: registry.page_nanos(),
         });
         registry.register_in(RYOT, Arc::new(Stored::new(computed.clone())))?;
@@ -163,5 +164,49 @@ impl Recorder {
 
     pub(super) fn disown(&self, key: u64) {
         self.parents.lock().remove(&key);
+    }
+
+    /// An engine of this model can take requests from now on.
+    pub(super) fn engine_ready(&self, model: &str) {
+        let now = self.clock.now();
+        self.computed.engines.write().entry(model.into()).or_insert(now);
+    }
+}
+
+/// The series of one model.
+#[derive(Clone, Debug)]
+pub(super) struct ModelSeries {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) model: Arc<str>,
+}
+
+impl ModelSeries {
+    /// Of a family without further labels.
+    pub(super) fn series(&self, name: Name) -> Arc<Series> {
+        self.with(name, &[])
+    }
+
+    /// Of a family with one further label.
+    pub(super) fn labelled(&self, name: Name, value: &str) -> Arc<Series> {
+        self.with(name, &[value])
+    }
+
+    /// With these values of the further labels.
+    pub(super) fn with(&self, name: Name, values: &[&str]) -> Arc<Series> {
+        self.recorder.family(name).series(&self.values(values))
+    }
+
+    /// Of a family without further labels, if it was made before.
+    pub(super) fn find(&self, name: Name) -> Option<Arc<Series>> {
+        self.recorder.family(name).find(&self.values(&[]))
+    }
+
+    /// Takes a series off the page.
+    pub(super) fn remove(&self, name: Name, values: &[&str]) {
+        self.recorder.family(name).remove(&self.values(values));
+    }
+
+    fn values<'a>(&'a self, further: &[&'a str]) -> Vec<&'a str> {
+        [&[&*self.model], further].concat()
     }
 }

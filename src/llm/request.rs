@@ -19,6 +19,7 @@ use super::catalogue::Name;
 use super::classes::{BATCH_SIZES, PROMPT_SIZES, batch_size_index, prompt_size_index};
 use super::cost::{CostKind, Pico};
 use super::dropped::Limit;
+use super::labels::Priority;
 use super::recorder::Recorder;
 use super::scope::{Lazy, Scope, ScopeKey};
 use crate::clock::{Nanos, seconds_between};
@@ -158,13 +159,12 @@ pub struct Request {
 }
 
 #[derive(Debug, Default)]
-#[allow(clippy::struct_excessive_bools)] // four independent facts, not a state machine
 struct State {
     /// When the production of the next token began: the last token, or the last resumption.
     since: Nanos,
     first_token_seen: bool,
-    /// It waits in the queue (and is part of the queue's depth).
-    queued: bool,
+    /// It waits in the queue (and is part of the depth of this priority's).
+    queued: Option<Priority>,
     /// When it first left the queue.
     scheduled_at: Option<Nanos>,
     /// When its first token came, if it was queued before.
@@ -301,24 +301,33 @@ impl Request {
 
     /// It waits in a queue.
     pub fn queued(&self) {
+        self.queued_as(Priority::Normal);
+    }
+
+    /// It waits in a queue; if it does already, it does so with this priority from now on.
+    pub fn queued_as(&self, priority: Priority) {
         let whole = self.whole();
         let mut state = whole.state.lock();
-        if !state.queued && !state.finished {
-            state.queued = true;
-            whole.queue_depth(1.0);
+        if !state.finished {
+            whole.leave_queue(&mut state);
+            state.queued = Some(priority);
+            whole.queue_depth(priority, 1.0);
         }
+    }
+
+    /// Whether it was in the queue, which it is no more.
+    fn leave_queue(&self, state: &mut State) -> bool {
+        let left = state.queued.take();
+        left.inspect(|priority| self.queue_depth(*priority, -1.0)).is_some()
     }
 
     /// It left the queue; records the time since it began, if it had waited for the first time.
     pub fn scheduled(&self, at: Nanos) {
         let whole = self.whole();
         let mut state = whole.state.lock();
-        if std::mem::take(&mut state.queued) {
-            whole.queue_depth(-1.0);
-            if state.scheduled_at.is_none() {
-                state.scheduled_at = Some(at);
-                whole.record_queue_wait(seconds_between(whole.began, at));
-            }
+        if whole.leave_queue(&mut state) && state.scheduled_at.is_none() {
+            state.scheduled_at = Some(at);
+            whole.record_queue_wait(seconds_between(whole.began, at));
         }
     }
 
@@ -471,9 +480,7 @@ impl Request {
             return None;
         }
         let status = end.status;
-        if std::mem::take(&mut state.queued) {
-            self.queue_depth(-1.0);
-        }
+        self.leave_queue(state);
         if let Some(key) = state.key.take() {
             self.recorder.disown(key);
         }
@@ -505,6 +512,11 @@ impl Request {
         let recorder = &self.recorder;
         let unknown = recorder.costs.charge(&recorder.families, &self.scope().key.model, tokens);
         unknown.then_some(tokens)
+    }
+
+    /// How its result is taken.
+    pub fn mode(&self) -> Mode {
+        self.scope().key.mode
     }
 
     /// The label `model`.
@@ -644,10 +656,10 @@ impl Request {
         observe(&scope.inference, Name::Inference, scheduled, finished);
     }
 
-    fn queue_depth(&self, change: f64) {
-        let labels = [&*self.scope().key.model, "normal"];
+    fn queue_depth(&self, priority: Priority, change: f64) {
+        let labels = [&*self.scope().key.model, priority.as_str()];
         let make = || self.recorder.family(Name::QueueDepth).series(&labels);
-        self.scope().queue_depth.get(make).add(change);
+        self.scope().queue_depth[priority as usize].get(make).add(change);
     }
 }
 

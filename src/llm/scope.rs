@@ -10,6 +10,7 @@ use indexmap::Equivalent;
 use super::catalogue::Name;
 use super::classes::{BATCH_SIZES, PROMPT_SIZES};
 use super::families::Families;
+use super::labels::Priority;
 use super::rates::ModelRates;
 use super::request::Status;
 use crate::error::ErrorKind;
@@ -66,7 +67,8 @@ pub(super) struct Scope {
     pub(super) rate: Lazy,
     /// Tokens over time.
     pub(super) rates: Arc<ModelRates>,
-    pub(super) queue_depth: Lazy,
+    /// By priority.
+    pub(super) queue_depth: [Lazy; Priority::ALL.len()],
     pub(super) completion_tokens: Lazy,
     pub(super) prompt_tokens: Lazy,
     pub(super) inter_token: Lazy,
@@ -98,7 +100,7 @@ impl Scope {
             rate: Lazy::default(),
             rates,
             key,
-            queue_depth: Lazy::default(),
+            queue_depth: Default::default(),
             completion_tokens: Lazy::default(),
             prompt_tokens: Lazy::default(),
             inter_token: Lazy::default(),

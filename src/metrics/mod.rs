@@ -56,7 +56,7 @@ pub use native_options::NativeOptions;
 pub use negotiate::{Exposition, Format};
 pub use number::format_number;
 pub use page::encode_bytes;
-pub use rebucket::{Rebucketed, add_buckets};
+pub use rebucket::Rebucketed;
 pub use registry::{Registry, Selection};
 pub use sample::{Exemplar, Pairs, Sample, Timestamp};
 pub use sampling::Sampling;

@@ -10,7 +10,7 @@ use super::sink::{Reading, Sink, Value};
 
 /// Adds buckets that end at `stored` bounds to buckets that end at `shown` ones. Both ascend and
 /// have a last bucket for `+Inf`; every shown bound must be a stored one.
-pub fn add_buckets(stored: &[f64], counts: &[u64], shown: &[f64], into: &mut [u64]) {
+pub(super) fn add_buckets(stored: &[f64], counts: &[u64], shown: &[f64], into: &mut [u64]) {
     for (index, count) in counts.iter().enumerate() {
         into[shown_bucket(stored, index, shown)] += count;
     }

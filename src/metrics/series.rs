@@ -24,6 +24,7 @@ use super::family::Options;
 use super::labels::LabelSet;
 use super::many::Tally;
 use super::native::{Native, NativeSnapshot};
+use super::rebucket::add_buckets;
 use super::sample::Exemplar;
 use super::sampling::Sampling;
 use super::sink::{Reading, Value};
@@ -246,6 +247,14 @@ impl Series {
             *count += cell.load(Ordering::Relaxed);
         }
         arena::get(&self.cells[self.desc.bounds.len() + 1])
+    }
+
+    /// The same in fewer buckets: those that end at `shown` bounds, all of which it must have.
+    pub fn add_rebucketed(&self, shown: &[f64], counts: &mut [u64]) -> f64 {
+        let mut stored = vec![0; self.desc.bounds.len() + 1];
+        let sum = self.add_buckets_to(&mut stored);
+        add_buckets(&self.desc.bounds, &stored, shown, counts);
+        sum
     }
 
     /// Reads the series and hands it over; an info of an absent family has nothing to say

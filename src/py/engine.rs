@@ -33,7 +33,7 @@ impl Observer for Later {
     }
 }
 
-fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<Engine> {
+fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<PyEngine> {
     let later = Later::default();
     let recorder = globals::recorder().clone();
     let clock = recorder.clock().clone();
@@ -44,19 +44,20 @@ fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<Engine> {
     }
     let observer = Arc::new(EngineObserver::new(recorder, name, device));
     later.0.into_inner().iter().for_each(|event| observer.observe(event));
-    Engine::start(loaded?, config.config.clone(), observer, clock)
+    let engine = Engine::start(loaded?, config.config.clone(), observer.clone(), clock)?;
+    Ok(PyEngine(engine, observer))
 }
 
 /// The native half of `ryot_metrics.Engine`.
 #[pyclass(frozen, name = "NativeEngine", module = "ryot_metrics._ryot_metrics")]
 #[derive(Debug)]
-pub(super) struct PyEngine(Engine);
+pub(super) struct PyEngine(Engine, Arc<EngineObserver>);
 
 #[pymethods]
 impl PyEngine {
     #[new]
     fn new(py: Python<'_>, model: &str, name: &str, config: &PyEngineConfig) -> PyResult<Self> {
-        Ok(Self(detached(py, || start(model, name, config))?))
+        Ok(detached(py, || start(model, name, config))?)
     }
 
     #[pyo3(signature = (
@@ -112,6 +113,11 @@ impl PyEngine {
         dict.set_item("host_bytes", stats.host_bytes)?;
         dict.set_item("steps", stats.steps)?;
         Ok(dict)
+    }
+
+    /// The scorecard of its model, as JSON.
+    fn scorecard(&self, py: Python<'_>) -> String {
+        detached(py, || self.1.scorecard(None).to_json())
     }
 
     fn model_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -14,18 +14,18 @@ use ryot_metrics::metrics::{Format, Registry, Selection, encode, encode_bytes};
 
 const SECOND: Nanos = 1_000_000_000;
 
-struct Bench {
-    registry: Registry,
-    clock: Arc<ManualClock>,
-    recorder: Arc<Recorder>,
+pub(super) struct Bench {
+    pub(super) registry: Registry,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) recorder: Arc<Recorder>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&Settings::default())
     }
 
-    fn with(settings: &Settings) -> Self {
+    pub(super) fn with(settings: &Settings) -> Self {
         let registry = Registry::default();
         let clock = Arc::new(ManualClock::default());
         let recorder = Arc::new(Recorder::new(&registry, clock.clone(), settings).unwrap());
@@ -33,7 +33,7 @@ impl Bench {
     }
 
     /// Lines of the page that start so.
-    fn lines(&self, start: &str) -> Vec<String> {
+    pub(super) fn lines(&self, start: &str) -> Vec<String> {
         let page = encode(&self.registry, Format::Text004);
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
@@ -287,7 +287,12 @@ fn the_engine_s_start_cache_and_batches_are_on_the_page() {
     let bench = Bench::new();
     let observer = EngineObserver::new(bench.recorder.clone(), "m", "cpu");
     observer.observe(&Event::ModelLoaded { seconds: 2.0, error: None, again: false });
-    observer.observe(&Event::Ready { seconds: 0.5, context: 4096, bytes_per_token: Some(10) });
+    observer.observe(&Event::Ready {
+        seconds: 0.5,
+        context: 4096,
+        bytes_per_token: Some(10),
+        weight_bytes: 0,
+    });
     let origin = Origin::default();
     observer.observe(&Event::Queued {
         id: 1,
@@ -336,7 +341,12 @@ fn the_engine_s_start_cache_and_batches_are_on_the_page() {
 fn a_preempted_request_waits_once_and_its_parts_are_timed_from_the_first_step() {
     let bench = Bench::new();
     let observer = EngineObserver::new(bench.recorder.clone(), "m", "cpu");
-    observer.observe(&Event::Ready { seconds: 0.5, context: 100, bytes_per_token: None });
+    observer.observe(&Event::Ready {
+        seconds: 0.5,
+        context: 100,
+        bytes_per_token: None,
+        weight_bytes: 0,
+    });
     assert_eq!(bench.lines("ryot_engine_preemptions_total")[0].split(' ').next_back(), Some("0.0"));
     let origin = Origin::default();
     observer.observe(&Event::Queued {
@@ -416,7 +426,10 @@ fn write_everything(bench: &Bench) {
     recorder.startup_phase("warmup", 1.0);
     recorder.batch("m", "batch", 1.0);
     let observer = EngineObserver::new(recorder.clone(), "m", "cpu");
+    let (context, bytes_per_token, weight_bytes) = (9, Some(1), 1);
+    observer.observe(&Event::Ready { seconds: 0.1, context, bytes_per_token, weight_bytes });
     observer.observe(&Event::Preempted { id: 1, at: 0 });
+    observer.observe(&Event::CacheResident { device_bytes: 1, host_bytes: 1 });
     let (prefill_tokens, decode_tokens) = (1, 1);
     observer.observe(&Event::Step {
         at: 0,
@@ -437,17 +450,25 @@ fn write_everything(bench: &Bench) {
     let device = "1".to_owned();
     let (memory_total, power, temperature) = (Some(9), Some(70.0), Some(40.0));
     recorder.gpus(&[Reading { device, memory_total, power, temperature, ..Reading::default() }]);
+    bench.clock.advance(SECOND);
     encode_bytes(&bench.registry, Selection::default(), Format::Text004);
 }
 
 #[test]
-fn an_engine_s_part_of_a_request_that_has_ended_leaves_nothing() {
+fn an_engine_s_part_of_a_request_that_has_ended_is_work_of_the_engine_alone() {
     let bench = Bench::new();
     let outer = bench.recorder.begin(Start { model: "outer", ..Start::default() });
     let origin = Origin { parents: outer.keys(), ..Origin::default() };
     outer.finish(0, End::success(0));
-    let before = encode(&bench.registry, Format::Text004);
     let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
+    let (context, bytes_per_token, weight_bytes) = (9, None, 0);
+    observer.observe(&Event::Ready { seconds: 0.1, context, bytes_per_token, weight_bytes });
+    let others = || -> Vec<String> {
+        let page = encode(&bench.registry, Format::Text004);
+        let own = |line: &&str| !line.contains("ryot_engine_");
+        page.lines().filter(own).map(str::to_owned).collect()
+    };
+    let before = others();
     observer.observe(&Event::Queued {
         id: 1,
         at: 0,
@@ -459,7 +480,11 @@ fn an_engine_s_part_of_a_request_that_has_ended_leaves_nothing() {
     observer.observe(&Event::FirstToken { id: 1, at: SECOND });
     let reason = FinishReason::Cancelled;
     observer.observe(&Event::Finished { id: 1, at: SECOND, reason, batch_size: 1 });
-    assert_eq!(encode(&bench.registry, Format::Text004), before);
+    assert_eq!(others(), before);
+    let active = r#"ryot_engine_active_sessions{model="engine"} 0.0"#;
+    assert_eq!(bench.lines("ryot_engine_active_sessions{"), [active]);
+    let tokens = r#"ryot_engine_generated_tokens_total{model="engine"} 1.0"#;
+    assert_eq!(bench.lines("ryot_engine_generated_tokens_total"), [tokens]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod facts;
 mod gpu;
 mod policy;
 mod scheduler;
+mod scorecard;
 mod scrape;
 mod simulation;
 mod thread;
