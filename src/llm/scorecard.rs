@@ -128,7 +128,7 @@ fn by_bound<S: Serializer>(buckets: &[(f64, u64)], to: S) -> Result<S::Ok, S::Er
 
 impl Histogram {
     /// In units of which the stored one has so many.
-    fn scaled(stored: Buckets, scale: f64) -> Self {
+    fn scaled(stored: &Buckets, scale: f64) -> Self {
         let bounds = stored.bounds.iter().map(|bound| rounded(bound * scale));
         let mut count = 0;
         let cumulated = stored.counts.iter().map(|own| {

@@ -55,7 +55,7 @@ impl Figures<'_> {
         let own = |labels: &[Box<str>]| *labels[0] == *self.model;
         let buckets = self.computed.families.histogram(name, own);
         let none = || Buckets { bounds: Vec::new(), counts: vec![0], sum: 0.0 };
-        Histogram::scaled(buckets.unwrap_or_else(none), scale)
+        Histogram::scaled(&buckets.unwrap_or_else(none), scale)
     }
 }
 
