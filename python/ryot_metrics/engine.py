@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from numbers import Integral
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, cast, overload
 
 from ryot_metrics._ryot_metrics import (
     EngineConfig,

@@ -96,7 +96,9 @@ fn run(observer: &EngineObserver) {
         Event::CacheEvicted { reason: Eviction::MemoryPressure, tokens: 5 },
         Event::CacheResident { device_bytes: 700, host_bytes: 300 },
     ];
-    events.iter().for_each(|event| observer.observe(event));
+    for event in &events {
+        observer.observe(event);
+    }
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn what_the_engine_did_is_on_the_page_in_base_units() {
         let labels = labels.join("\",").replace('=', "=\"");
         let series = format!("ryot_engine_{name}{{{labels}\"}} ");
         let line = page.iter().find_map(|line| line.strip_prefix(&series));
-        assert_eq!(line.map(|value| value.parse()), Some(Ok(value)), "{series}");
+        assert_eq!(line.map(str::parse), Some(Ok(value)), "{series}");
     }
 }
 
