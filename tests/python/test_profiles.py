@@ -33,6 +33,8 @@ INTER_TOKEN = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1,
 LATENCY = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920]
 LATENCY = [*LATENCY, 7680]
 TOKENS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)] + [10**6]
+FOUND = 2 * 8
+"""Prompt tokens that the engine's prefix cache has for two prompts of 11: whole blocks of 8."""
 VLLM_LABELS = {"model_name", "engine"}
 OTEL_LABELS = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"}
 
@@ -190,8 +192,9 @@ def test_tokens_and_outcomes():
     assert value("vllm:prompt_tokens") == 3 * 11
     assert value("vllm:request_success", finished_reason="stop") == 4
     assert value("vllm:request_success", finished_reason="error") == 1
-    assert value("vllm:prefix_cache_queries") == 120
-    assert value("vllm:prefix_cache_hits") == 90
+    # What was reported, and the engine's own lookups: the second and third prompt began as the first.
+    assert value("vllm:prefix_cache_queries") == 120 + 3 * 11
+    assert value("vllm:prefix_cache_hits") == 90 + FOUND
 
 
 def value(profile, name, **labels):
@@ -210,7 +213,7 @@ def test_the_parts_of_a_request_and_the_steps():
     assert total("inference_time_seconds") == pytest.approx(parts)
     assert total("prompt_tokens") == 3 * 11
     steps = value("vllm", "vllm:iteration_tokens_total_sum", **labels)
-    assert steps == 3 * 11 + 0 + 2 + 69
+    assert steps == 3 * 11 - FOUND + 0 + 2 + 69
 
 
 def test_token_usage_has_both_types():
