@@ -192,7 +192,7 @@ def test_tokens_and_outcomes():
     assert value("vllm:prompt_tokens") == 3 * 11
     assert value("vllm:request_success", finished_reason="stop") == 4
     assert value("vllm:request_success", finished_reason="error") == 1
-    # What was reported, and the engine's own lookups: the second and third prompt began as the first.
+    # What was reported, and the engine's own lookups: two prompts began as the first did.
     assert value("vllm:prefix_cache_queries") == 120 + 3 * 11
     assert value("vllm:prefix_cache_hits") == 90 + FOUND
 
