@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rand_chacha::ChaCha8Rng;
@@ -15,17 +16,18 @@ use ryot_metrics::engine::{
     Client, Core, EngineConfig, Finish, Progress, Prompt, RequestHandle, SamplingParams, Terms,
 };
 use ryot_metrics::error::Error;
-use ryot_metrics::event::{Event, FinishReason, Observer, Origin, RequestId};
+use ryot_metrics::event::{Class, Event, FinishReason, Observer, Origin, RequestId};
 
 const STEPS: u64 = 100_000;
 
 /// Checks the order of each request's events and counts them.
 #[derive(Debug, Default)]
-struct Ledger(Mutex<HashMap<RequestId, Life>>);
+struct Ledger(Mutex<HashMap<RequestId, Life>>, AtomicU64);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Life {
     scheduled: bool,
+    parked: bool,
     tokens: usize,
     finished: Option<FinishReason>,
 }
@@ -37,17 +39,29 @@ impl Observer for Ledger {
             Event::Queued { id, .. } => assert_eq!(lives.insert(id, Life::default()), None),
             Event::Scheduled { id, .. } => {
                 let life = lives.get_mut(&id).unwrap();
-                assert_eq!(*life, Life::default());
+                assert!(!life.scheduled && life.tokens == 0 && life.finished.is_none());
                 life.scheduled = true;
+            }
+            Event::PrefixMatched { id, queried, hit } => {
+                assert!(hit < queried && !lives[&id].scheduled);
+            }
+            Event::Preempted { id, .. } => {
+                self.1.fetch_add(1, Ordering::Relaxed);
+                let life = lives.get_mut(&id).unwrap();
+                assert!(!std::mem::replace(&mut life.parked, true) && life.finished.is_none());
+            }
+            Event::Resumed { id, .. } => {
+                let life = lives.get_mut(&id).unwrap();
+                assert!(std::mem::replace(&mut life.parked, false));
             }
             Event::FirstToken { id, .. } => {
                 let life = lives.get_mut(&id).unwrap();
-                assert!(life.scheduled && life.tokens == 0 && life.finished.is_none());
+                assert!(life.scheduled && life.tokens == 0 && !life.parked);
                 life.tokens = 1;
             }
             Event::Tokens { id, count, .. } => {
                 let life = lives.get_mut(&id).unwrap();
-                assert!(life.tokens > 0 && life.finished.is_none());
+                assert!(life.tokens > 0 && life.finished.is_none() && !life.parked);
                 life.tokens += count;
             }
             Event::Finished { id, reason, .. } => {
@@ -64,6 +78,7 @@ struct Request {
     prompt: Vec<Token>,
     max_tokens: usize,
     cancelled: bool,
+    terms: Terms,
     answer: Vec<Token>,
     text: String,
 }
@@ -82,14 +97,17 @@ impl World {
     }
 
     fn arrive(&mut self) {
-        let length = 1 + self.below(40);
-        let prompt: Vec<Token> = (0..length).map(|_| self.below(256) as Token).collect();
-        let max_tokens = 1 + self.below(30);
+        let (stem, shared, own) = (self.below(4), self.below(60), 1 + self.below(40));
+        let stem = (0..shared).map(|index| ((stem * 50 + index * index) % 256) as Token);
+        let mut prompt: Vec<Token> = stem.collect();
+        prompt.extend((0..own).map(|_| self.below(256) as Token));
+        let max_tokens = 1 + self.below(45);
+        let terms = self.terms();
         let params = SamplingParams { max_tokens: Some(max_tokens), ..SamplingParams::greedy() };
         match self.client.submit(
             Prompt::Tokens(prompt.clone()),
             params,
-            Terms::default(),
+            terms.clone(),
             Origin::default(),
         ) {
             Ok(handle) => self.live.push(Request {
@@ -97,6 +115,7 @@ impl World {
                 prompt,
                 max_tokens,
                 cancelled: false,
+                terms,
                 answer: Vec::new(),
                 text: String::new(),
             }),
@@ -105,6 +124,17 @@ impl World {
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Promises that are kept, that are broken and none; four tenants; deadlines now and then.
+    fn terms(&mut self) -> Terms {
+        let mut perhaps = |one_in: usize, most: usize| {
+            (self.below(one_in) == 0).then(|| (1 + self.below(most)) as u64 * 1_000_000)
+        };
+        let (ttft, tbt, deadline) = (perhaps(3, 2000), perhaps(3, 50), perhaps(10, 500));
+        let class = Class::ALL[self.below(2)];
+        let tenant = ["", "ann", "bob", "eve"][self.below(4)].into();
+        Terms { class, ttft, tbt, tenant, deadline }
     }
 
     fn act(&mut self) {
@@ -153,15 +183,23 @@ fn check(request: &Request, finish: &Finish) -> &'static str {
     assert_eq!(request.text.clone() + &finish.tail_text, text);
     match finish.reason {
         FinishReason::Length => assert_eq!(expected.len(), request.max_tokens),
-        FinishReason::Cancelled => assert!(request.cancelled),
+        FinishReason::Cancelled => {
+            assert!(request.cancelled || request.terms.deadline.is_some());
+        }
         FinishReason::Error(_) => assert!(finish.error.is_some()),
         FinishReason::Stop => panic!("the toy never stops"),
     }
     finish.reason.as_str()
 }
 
-/// Counts what the decoder is told to forget, beside the toy's own checks.
-struct Strict<'a>(ToyDecoder<'a>);
+/// A decoder whose copies to the host fail now and then, and which checks what it is asked for.
+struct Strict<'a>(ToyDecoder<'a>, ChaCha8Rng);
+
+impl Strict<'_> {
+    fn fails(&mut self, one_in: u32) -> bool {
+        self.1.next_u32().is_multiple_of(one_in)
+    }
+}
 
 impl Decoder for Strict<'_> {
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeFailure> {
@@ -189,17 +227,18 @@ impl Decoder for Strict<'_> {
     }
 
     fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
-        self.0.save(seq)
+        if self.fails(20) { None } else { self.0.save(seq) }
     }
 
     fn restore(&mut self, seq: SeqId, snapshot: &Snapshot) -> bool {
-        self.0.restore(seq, snapshot)
+        !self.fails(200) && self.0.restore(seq, snapshot)
     }
 }
 
 fn faults(random: &mut ChaCha8Rng) -> BTreeMap<u64, DecodeFailure> {
-    let kind = |random: &mut ChaCha8Rng| match random.next_u32() % 2 {
+    let kind = |random: &mut ChaCha8Rng| match random.next_u32() % 3 {
         0 => DecodeFailure::NoSpace,
+        1 => DecodeFailure::Aborted,
         _ => DecodeFailure::Fatal("injected".to_owned()),
     };
     (0..STEPS / 200).map(|_| (u64::from(random.next_u32()) % STEPS, kind(random))).collect()
@@ -217,10 +256,13 @@ fn a_hundred_thousand_steps() {
         batch_size: 24,
         prefill_chunk: 7,
         max_queue: 6,
+        cache_sequences: 3,
+        host_cache_bytes: 6_000,
         ..EngineConfig::default()
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));
-    let mut decoder = Strict(ToyDecoder::new(&toy, config.decoder()));
+    let toy_decoder = ToyDecoder::new(&toy, config.decoder());
+    let mut decoder = Strict(toy_decoder, ChaCha8Rng::seed_from_u64(7));
     let (mut core, client) = Core::new(toy.clone(), config, ledger.clone(), clock.clone()).unwrap();
     let mut world = World { random, client, clock, live: Vec::new(), ended: BTreeMap::new() };
     for _ in 0..STEPS {
@@ -239,6 +281,8 @@ fn a_hundred_thousand_steps() {
     assert_eq!(world.client.stats().unwrap().waiting, 0);
     let lives = ledger.0.lock();
     assert!(lives.values().all(|life| life.finished.is_some()));
+    let preempted = ledger.1.load(Ordering::Relaxed);
+    assert!(preempted > 500, "{preempted}");
     let least = |kind: &str| world.ended.get(kind).copied().unwrap_or(0) > 50;
     assert!(
         ["length", "cancelled", "error", "refused"].into_iter().all(least),

@@ -372,8 +372,12 @@ impl Scheduler {
         let seconds = self.seconds_of(&sequence);
         self.cells.keep(sequence.slot.expect("it is live"), seconds, true);
         sequence.park(now);
-        plan.parked.push(sequence.id);
-        plan.admitted.retain(|admission| admission.id != sequence.id);
+        // Who got its place in this very step never had it.
+        match plan.admitted.iter().position(|admission| admission.id == sequence.id) {
+            Some(index) if plan.admitted.remove(index).resumed => (),
+            Some(_) => sequence.parked_at = None,
+            None => plan.parked.push(sequence.id),
+        }
         self.waiting.push(sequence);
         true
     }
