@@ -11,6 +11,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -19,9 +20,11 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use ryot_metrics::backend::llama::{Llama, backend};
 use ryot_metrics::backend::{Decoder, Model as _, Token};
-use ryot_metrics::clock::MonotonicClock;
-use ryot_metrics::engine::{Core, EngineConfig, Progress, Prompt, SamplingParams, Terms};
-use ryot_metrics::event::{Ignore, Origin};
+use ryot_metrics::clock::ManualClock;
+use ryot_metrics::engine::{
+    Core, EngineConfig, Progress, Prompt, RequestHandle, SamplingParams, Terms,
+};
+use ryot_metrics::event::{Event, Ignore, Observer, Origin};
 
 use crate::{finish, model, model_path, start, submit};
 
@@ -105,7 +108,8 @@ fn answers(
         ..SamplingParams::greedy()
     };
     let decoder = config.decoder();
-    let clock = Arc::new(MonotonicClock);
+    // Time stands still, so the policy sees each run alike.
+    let clock = Arc::new(ManualClock::default());
     let (mut core, client) = Core::new(model.clone(), config, Arc::new(Ignore), clock).unwrap();
     let submit = |prompt: &Vec<Token>| {
         let prompt = Prompt::Tokens(prompt.clone());
@@ -210,6 +214,103 @@ fn batched_answers_part_from_the_plain_loop_only_near_ties() {
     let setups = [(1, 7), (1, 64), (1, 512), (4, 7), (4, 256), (8, 7), (8, 64), (8, 256)];
     let Some((exact, all)) = compare(&prompts, 48, AMPLIFIED, 2048, &setups) else { return };
     println!("other kernels: {exact} of {all} answers are the reference's, token for token");
+    assert!(exact * 10 >= all * 6, "{exact} of {all}");
+}
+
+/// Counts what the cache and the scheduler did.
+#[derive(Debug, Default)]
+struct Tally {
+    preempted: AtomicUsize,
+    hits: AtomicUsize,
+}
+
+impl Observer for Tally {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Preempted { .. } => self.preempted.fetch_add(1, Ordering::Relaxed),
+            Event::PrefixMatched { hit, .. } => self.hits.fetch_add(*hit, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+}
+
+/// Answers all prompts to their end, so many times over, and gives the last answers.
+fn repeated(
+    model: &Arc<Llama>,
+    prompts: &[Vec<Token>],
+    answer: usize,
+    config: EngineConfig,
+    rounds: usize,
+) -> (Vec<Vec<Token>>, Arc<Tally>) {
+    let max_tokens = Some(answer);
+    let params = SamplingParams { max_tokens, ignore_eos: true, ..SamplingParams::greedy() };
+    let (decoder, tally) = (config.decoder(), Arc::new(Tally::default()));
+    let clock = Arc::new(ManualClock::default());
+    let (mut core, client) = Core::new(model.clone(), config, tally.clone(), clock).unwrap();
+    let mut answers = Vec::new();
+    let mut work = |decoder: &mut dyn Decoder| {
+        for _ in 0..rounds {
+            let submit = |prompt: &Vec<Token>| {
+                let prompt = Prompt::Tokens(prompt.clone());
+                client.submit(prompt, params.clone(), Terms::default(), Origin::default()).unwrap()
+            };
+            let requests: Vec<_> = prompts.iter().map(submit).collect();
+            while core.step(decoder) == Progress::Worked {}
+            let tokens = |request: &RequestHandle| {
+                let (deltas, finish) = request.drain().unwrap();
+                assert_eq!(finish.unwrap().error, None);
+                deltas.iter().map(|delta| delta.token).collect()
+            };
+            answers = requests.iter().map(tokens).collect();
+        }
+    };
+    model.run(&decoder, &mut work).unwrap();
+    (answers, tally)
+}
+
+/// A cached prefix, a place that was given up, and a copy from the host's memory are as good as
+/// what was computed in one go.
+#[test]
+#[allow(clippy::print_stdout)]
+fn caches_and_preemption_change_no_answer() {
+    let (Some(path), Some(model)) = (model_path(), model()) else { return };
+    let plain = LlamaModel::load_from_file(backend(), path, &LlamaModelParams::default()).unwrap();
+    let story = "The lighthouse keeper counted the ships that passed each night, and wrote down \
+                 their names, their cargo, and the colour of their sails. ";
+    let texts = SHORT.map(|text| format!("{story}{text}"));
+    let prompts: Vec<Vec<Token>> =
+        texts.iter().map(|text| model.tokenize(text, true, true).unwrap()).collect();
+    let references: Vec<Reference> =
+        prompts.iter().map(|prompt| reference(&plain, prompt, 48, UNTILED)).collect();
+    let wide = EngineConfig { batch_size: UNTILED, ..EngineConfig::default() };
+    let narrow = EngineConfig { ctx_size: 300, prefix_cache: false, ..wide.clone() };
+    let forgetful = EngineConfig { host_cache_bytes: 0, ..narrow.clone() };
+    let crowded = EngineConfig { ctx_size: 300, cache_sequences: 2, ..wide.clone() };
+    let (mut exact, mut all) = (0, 0);
+    for (what, config, rounds) in [
+        ("shared in flight", wide.clone(), 1),
+        ("cached", wide, 2),
+        ("preempted", narrow, 1),
+        ("preempted and computed again", forgetful, 1),
+        ("preempted and cached", crowded, 2),
+    ] {
+        let cached = config.prefix_cache;
+        let (answers, tally) = repeated(&model, &prompts, 48, config, rounds);
+        let (hits, preempted) =
+            (tally.hits.load(Ordering::Relaxed), tally.preempted.load(Ordering::Relaxed));
+        assert!(hits > 0 || !cached, "{what}");
+        assert!(preempted > 0 || !what.contains("preempted"), "{what}");
+        let equal = answers
+            .iter()
+            .zip(&references)
+            .filter(|(answer, reference)| agree(answer, reference, AMPLIFIED, what));
+        let equal = equal.count();
+        println!(
+            "{what}: {equal} of {} equal, {hits} tokens found, {preempted} preempted",
+            texts.len()
+        );
+        (exact, all) = (exact + equal, all + texts.len());
+    }
     assert!(exact * 10 >= all * 6, "{exact} of {all}");
 }
 
