@@ -164,7 +164,7 @@ impl Core {
         let ops = self.scheduler.take_ops();
         self.follow(&ops, decoder);
         self.wake();
-        let idle = self.jobs.is_empty();
+        let idle = self.jobs.is_empty() && plan.rows.is_empty();
         if idle { Progress::Idle } else { Progress::Worked }
     }
 

@@ -176,7 +176,7 @@ fn a_neighbour_costs_the_steps_that_it_disturbs() {
     simulation.run(WARM_UP);
     let report = simulation.run(5000);
     assert!((0.015..0.035).contains(&report.late), "{report:?}");
-    assert!(report.rate > 0.7 * quiet.rate, "{report:?} {quiet:?}");
+    assert!(report.rate > 0.6 * quiet.rate, "{report:?} {quiet:?}");
 }
 
 /// A machine that becomes twice as slow, or as fast again, is known after 20 steps.
@@ -227,7 +227,7 @@ proptest! {
         }
     }
 
-    /// From one step to the next the budget grows by a quarter and a quantum at most.
+    /// From one step to the next the budget grows by a quarter and two quanta at most.
     #[test]
     fn budget_grows_slowly(loads in proptest::collection::vec(any_load(), 1..80)) {
         let mut policy = Policy::new(PolicyKind::Slo, STEP, BATCH);
@@ -235,7 +235,7 @@ proptest! {
         for (load, took) in &loads {
             let target = policy.prefill(load).target;
             policy.observe(&load.work, *took);
-            prop_assert!(target <= last + last / 4 + QUANTUM);
+            prop_assert!(target <= last + last / 4 + 2 * QUANTUM);
             prop_assert!(target < QUANTUM || target.is_multiple_of(QUANTUM));
             last = target;
         }

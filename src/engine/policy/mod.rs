@@ -95,7 +95,7 @@ pub struct Allowance {
 /// let mut policy = Policy::new(PolicyKind::Slo, STEP, 512);
 /// let work = Work::default().with_decode(100);
 /// let load = Load { work, slack: Some(80_000_000), wanted: 900, base_context: 0, room: 511 };
-/// let allowance = policy.prefill(&load); // 8 tokens: one quantum, the first step is careful
+/// let allowance = policy.prefill(&load); // two quanta: the first step is careful
 /// policy.observe(&work.with_prefill(allowance.tokens, 0), 46_000_000);
 /// assert_eq!((allowance.tokens, allowance.skipped), (8, false));
 /// ```

@@ -144,10 +144,7 @@ impl Cells {
     /// At least the last token is left to compute. None if every slot is live.
     pub(super) fn take(&mut self, scope: &Scope, tokens: &[Token]) -> Option<(SeqId, usize)> {
         let tokens = &tokens[..tokens.len() - 1];
-        let path = self.tree.walk(scope, tokens);
-        let blocks = path.len().saturating_sub(1) * BLOCK;
-        let whole = self.idle_prefix(scope, tokens).filter(|&(_, length)| length >= blocks);
-        let here = whole.map_or(blocks, |(_, length)| length);
+        let here = self.here(scope, tokens);
         let copy = self.host.find(scope, tokens);
         let usable = |&(_, length, hit): &(SnapshotKey, usize, usize)| {
             hit >= here + 2 * BLOCK && (self.divisible || hit == length)
@@ -157,6 +154,9 @@ impl Cells {
         {
             return Some((seq, hit));
         }
+        // To make room for a copy may have cost what was here.
+        let here = self.here(scope, tokens);
+        let whole = self.idle_prefix(scope, tokens).filter(|&(_, length)| length == here);
         if let Some((seq, length)) = whole {
             self.set_live(seq);
             return Some((seq, length));
@@ -172,6 +172,12 @@ impl Cells {
         self.tree.release(root, NOBODY, false);
         let seq = seq?;
         Some((seq, self.advance(seq, tokens)))
+    }
+
+    /// How many of these tokens a slot can have without a copy.
+    fn here(&self, scope: &Scope, tokens: &[Token]) -> usize {
+        let blocks = self.tree.walk(scope, tokens).len().saturating_sub(1) * BLOCK;
+        self.idle_prefix(scope, tokens).map_or(blocks, |(_, length)| length.max(blocks))
     }
 
     /// Takes over what others have computed of these tokens since, and says how many the slot
