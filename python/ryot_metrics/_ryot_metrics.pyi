@@ -576,6 +576,7 @@ class SamplingParams:
         logit_bias: Mapping[int, float] | None = None,
         logprobs: int | None = None,
         grammar: str | None = None,
+        json_schema: Mapping[str, Any] | str | None = None,
         mirostat: int = 0,
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,

@@ -1,15 +1,17 @@
-//! llama.cpp as a backend. The only file that names `llama_cpp_2`.
+//! llama.cpp as a backend. Only this file and those below it name `llama_cpp_2`.
 //!
 //! What llama.cpp punishes with an abort or with undefined behaviour is refused here before it
 //! gets there: a batch larger than `n_batch`, an unknown token, a row in several sequences, two
 //! contexts made at once. Must not know: requests, scheduling, sampling.
+
+mod stage;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -25,8 +27,10 @@ use llama_cpp_2::{
 };
 use parking_lot::Mutex;
 
+use self::stage::LlamaStage;
 use crate::backend::{
-    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Token,
+    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Stage,
+    StageSpec, Token,
 };
 use crate::error::{Error, Result};
 use crate::gpu::{Probe, Reading};
@@ -40,7 +44,7 @@ static MAKING_CONTEXT: Mutex<()> = Mutex::new(());
 /// A GGUF model, loaded.
 #[derive(Debug)]
 pub struct Llama {
-    model: LlamaModel,
+    model: Arc<LlamaModel>,
     info: ModelInfo,
 }
 
@@ -63,7 +67,7 @@ impl Llama {
         };
         let model = LlamaModel::load_from_file(backend(), path, &params).map_err(refused)?;
         let device = gpu().filter(|_| layers > 0).unwrap_or_else(|| "cpu".to_owned());
-        Ok(Self { info: describe(&model, path, device), model })
+        Ok(Self { info: describe(&model, path, device), model: Arc::new(model) })
     }
 }
 
@@ -94,6 +98,10 @@ impl Model for Llama {
 
     fn is_end(&self, token: Token) -> bool {
         self.model.vocab().is_eog(LlamaToken(token))
+    }
+
+    fn stage(&self, spec: &StageSpec) -> Result<Box<dyn Stage>> {
+        Ok(Box::new(LlamaStage::new(&self.model, spec)?))
     }
 
     fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()> {

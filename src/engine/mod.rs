@@ -11,6 +11,8 @@
 mod client;
 mod config;
 mod core;
+mod gbnf;
+mod json_schema;
 mod logits;
 mod output;
 mod penalties;
@@ -26,6 +28,8 @@ mod thread;
 pub use self::client::{Client, Prompt, RequestHandle, Stats};
 pub use self::config::{EngineConfig, MAX_PARALLEL, Overload};
 pub use self::core::{Core, Progress};
+pub use self::gbnf::{MAX_GRAMMAR_BYTES, MAX_SCHEMA_BYTES, check_grammar};
+pub use self::json_schema::json_schema_grammar;
 pub use self::logits::{Logprobs, argmax};
 pub use self::output::{Delta, Finish, Next, Wakeup};
 pub use self::penalties::PENALTY_WINDOW;

@@ -3,6 +3,7 @@
 //! Must not know: logits. What draws by these parameters is [`super::sampler`].
 
 use crate::backend::{Dry, Mirostat, Token};
+use crate::engine::gbnf::check_grammar;
 use crate::error::{Error, Result};
 
 /// The most stop strings that a request may name.
@@ -52,7 +53,9 @@ pub struct SamplingParams {
     /// probabilities and its own; at most [`MAX_LOGPROBS`], default none of this. They are the
     /// model's own, before bias, penalties and temperature, as vLLM's are by default.
     pub logprobs: Option<usize>,
-    /// What the answer's text must be, in llama.cpp's notation (GBNF); default anything.
+    /// What the answer's text must be, in llama.cpp's notation (GBNF), from its rule `root`;
+    /// default anything. [`json_schema_grammar`](super::json_schema_grammar) makes one of a JSON
+    /// schema. An answer that reaches `max_tokens` is cut off all the same.
     pub grammar: Option<String>,
     /// Draws by mirostat instead of top-k, top-p and min-p; at temperature 0 without effect.
     pub mirostat: Option<Mirostat>,
@@ -160,7 +163,9 @@ impl SamplingParams {
                 check(fits, "the length of a DRY sequence breaker", length, "from 1 to 40 bytes")?;
             }
         }
-        let both = self.grammar.is_some() && self.ignore_eos;
+        let Some(grammar) = &self.grammar else { return Ok(()) };
+        check_grammar(grammar)?;
+        let both = self.ignore_eos;
         check(!both, "ignore_eos", true, "false with a grammar, which says where the answer ends")
     }
 

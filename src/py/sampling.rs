@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::engine_config::size;
 use crate::backend::{Dry, Mirostat, Token};
-use crate::engine::SamplingParams;
+use crate::engine::{SamplingParams, json_schema_grammar};
 use crate::error::Result;
 
 /// How an answer is drawn and when it ends. All arguments are keywords.
@@ -33,7 +34,14 @@ use crate::error::Result;
 ///         20. They are the model's own, before bias, penalties and temperature, as vLLM's are.
 ///         Default None, off.
 ///     grammar: What the answer must be, in llama.cpp's notation (GBNF), from its rule `root`.
-///         Default None, anything.
+///         Default None, anything. An answer that reaches `max_tokens` is cut off all the same.
+///     json_schema: A JSON schema, as a dict or as text, that the answer's JSON must fit, instead
+///         of a grammar; `{"type": "object"}` for any object. Understood are `type`, `enum`,
+///         `const`, `properties`, `required`, `additionalProperties`, `items`, `prefixItems`,
+///         `minItems`, `maxItems`, `minLength`, `maxLength`, `minimum` 0, `exclusiveMinimum` 0 of
+///         integers, `format` (date, time, date-time, uuid), `anyOf`, `oneOf` (read as `anyOf`),
+///         `allOf` of one schema, and `$ref` within the schema; another keyword that asks for
+///         something is refused by name. Default None.
 ///     mirostat: 1 or 2, the version of mirostat that draws instead of `top_k`, `top_p` and
 ///         `min_p`; 0, the default, for none. At temperature 0 without effect.
 ///     mirostat_tau: The surprise per token that mirostat aims at, in bits. Default 5.0.
@@ -78,13 +86,29 @@ fn count(field: &str, value: Option<i64>) -> Result<Option<usize>> {
     value.map(|count| size(field, Some(count), 0)).transpose()
 }
 
+/// A grammar as it is, or that of a JSON schema: a dict, or its text.
+fn either(
+    grammar: Option<String>,
+    json_schema: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<String>> {
+    let Some(schema) = json_schema else { return Ok(grammar) };
+    if grammar.is_some() {
+        return Err(PyValueError::new_err("grammar and json_schema are given; it must be one"));
+    }
+    let text: String = match schema.extract() {
+        Ok(text) => text,
+        Err(_) => schema.py().import("json")?.call_method1("dumps", (schema,))?.extract()?,
+    };
+    Ok(Some(json_schema_grammar(&text)?))
+}
+
 #[pymethods]
 impl PySamplingParams {
     #[new]
     #[pyo3(signature = (
         *, max_tokens=Some(16), temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=None,
         stop=None, repetition_penalty=1.0, ignore_eos=false, presence_penalty=0.0,
-        frequency_penalty=0.0, logit_bias=None, logprobs=None, grammar=None, mirostat=0,
+        frequency_penalty=0.0, logit_bias=None, logprobs=None, grammar=None, json_schema=None, mirostat=0,
         mirostat_tau=5.0, mirostat_eta=0.1, dry_multiplier=0.0, dry_base=1.75,
         dry_allowed_length=2, dry_penalty_last_n=1024, dry_sequence_breakers=None
     ))]
@@ -104,6 +128,7 @@ impl PySamplingParams {
         logit_bias: Option<BTreeMap<Token, f32>>,
         logprobs: Option<i64>,
         grammar: Option<String>,
+        json_schema: Option<&Bound<'_, PyAny>>,
         mirostat: u8,
         mirostat_tau: f32,
         mirostat_eta: f32,
@@ -135,7 +160,7 @@ impl PySamplingParams {
             frequency_penalty,
             logit_bias: logit_bias.into_iter().flatten().collect(),
             logprobs: count("logprobs", logprobs)?,
-            grammar,
+            grammar: either(grammar, json_schema)?,
             mirostat: (mirostat.version != 0).then_some(mirostat),
             dry: (dry.multiplier != 0.0).then_some(dry),
             ignore_eos,

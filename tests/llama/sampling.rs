@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
@@ -9,8 +11,14 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use ryot_metrics::backend::Token;
-use ryot_metrics::engine::{PENALTY_WINDOW, Sampler, SamplingParams, Scratch, argmax};
+use ryot_metrics::backend::llama::backend;
+use ryot_metrics::backend::{Candidate, Dry, Mirostat, Model, Stage, StageSpec, Token};
+use ryot_metrics::clock::{Clock, MonotonicClock, seconds_between};
+use ryot_metrics::engine::{
+    PENALTY_WINDOW, Sampler, SamplingParams, Scratch, argmax, json_schema_grammar,
+};
+
+use super::{model, model_path};
 
 const VOCAB: usize = 49_152;
 
@@ -183,4 +191,147 @@ fn draws_follow_the_same_distribution() {
     let freedom = expected.data.len() - 1;
     assert!((5..12).contains(&freedom), "{freedom}");
     assert!(chi_square < 37.4, "{chi_square} at {freedom} degrees of freedom");
+}
+
+/// DRY leaves llama.cpp's own logits, over prompt and answer and with breakers of several tokens.
+#[test]
+fn dry_leaves_the_same_logits() {
+    let Some(model) = model() else { return };
+    let vocab = model.info().vocab_size;
+    let logits = &logits(6)[..vocab];
+    let dry = Dry {
+        multiplier: 0.9,
+        sequence_breakers: vec!["\n".into(), "END".into()],
+        ..Dry::default()
+    };
+    let params = SamplingParams { dry: Some(dry.clone()), ..SamplingParams::greedy() };
+    let text = "one two three four\none two three five END two three four one two three";
+    let prompt = model.tokenize(text, false, false).unwrap();
+    let mut sampler = Sampler::for_answer(&params, &*model, &prompt).unwrap();
+    let theirs_model =
+        LlamaModel::load_from_file(backend(), model_path().unwrap(), &LlamaModelParams::default())
+            .unwrap();
+    let mut chain = LlamaSampler::dry(
+        &theirs_model,
+        dry.multiplier,
+        dry.base,
+        dry.allowed_length as i32,
+        dry.penalty_last_n as i32,
+        &dry.sequence_breakers,
+    );
+    chain.accept_many(prompt.iter().map(|&token| LlamaToken(token)));
+    let theirs = theirs(logits, &mut chain);
+    let mut scratch = Scratch::default();
+    let ours = sampler.candidates(logits, &prompt, &mut scratch);
+    assert_eq!(ours.len(), theirs.data.len());
+    let pairs = || ours.iter().zip(&theirs.data);
+    assert!(pairs().all(|(ours, theirs)| ours.logit == theirs.logit()));
+    let changed = ours.iter().filter(|one| one.logit != logits[one.token as usize]).count();
+    assert!((1..10).contains(&changed), "{changed} tokens would repeat something");
+}
+
+/// Mirostat 1 and 2 draw what llama.cpp draws by the same seed, token after token.
+#[test]
+fn mirostat_draws_the_same_tokens() {
+    let Some(model) = model() else { return };
+    let vocab = model.info().vocab_size;
+    for version in [1, 2] {
+        let mirostat = Mirostat { version, tau: 4.0, eta: 0.2 };
+        let mut stage = model.stage(&StageSpec::Mirostat(mirostat, 11)).unwrap();
+        let mut theirs_stage = match version {
+            1 => LlamaSampler::mirostat(vocab as i32, 11, 4.0, 0.2, 100),
+            _ => LlamaSampler::mirostat_v2(11, 4.0, 0.2),
+        };
+        let mut kept = HashSet::new();
+        for seed in 0..30 {
+            let logits = &logits(seed)[..vocab];
+            let mut candidates: Vec<Candidate> =
+                (0..).zip(logits).map(|(token, &logit)| Candidate { token, logit }).collect();
+            let ours = stage.apply(&mut candidates).unwrap();
+            let theirs = theirs(logits, &mut theirs_stage);
+            assert_eq!(ours, theirs.selected_token().unwrap().0);
+            kept.insert(candidates.len());
+        }
+        assert!(kept.len() > 5, "it adapts how many tokens it keeps: {kept:?}");
+        let params =
+            SamplingParams { mirostat: Some(mirostat), seed: Some(5), ..SamplingParams::default() };
+        let draw = || {
+            let mut sampler = Sampler::for_answer(&params, &*model, &[]).unwrap();
+            let mut scratch = Scratch::default();
+            let mut next = |seed| sampler.sample(&logits(seed)[..vocab], &[], &mut scratch);
+            (0..10).map(|seed| next(seed).unwrap().token).collect::<Vec<Token>>()
+        };
+        assert_eq!(draw(), draw());
+    }
+}
+
+/// Whatever the logits are, the text fits the grammar, ends where it may, and greedy and drawn
+/// tokens are those that llama.cpp's mask leaves.
+#[test]
+fn a_grammar_holds_against_random_logits() {
+    let Some(model) = model() else { return };
+    let vocab = model.info().vocab_size;
+    let schema = r#"{"properties": {
+        "name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0},
+        "tags": {"type": "array", "items": {"enum": ["é😀", "b"]}, "maxItems": 3},
+        "parent": {"type": ["null", "boolean"]}}, "required": ["name", "age"]}"#;
+    let grammar = json_schema_grammar(schema).unwrap();
+    for (seed, temperature) in [(1, 0.0), (2, 0.0), (3, 0.8), (4, 2.0), (5, 1.0)] {
+        let params = SamplingParams {
+            temperature,
+            seed: Some(seed),
+            grammar: Some(grammar.clone()),
+            ..SamplingParams::default()
+        };
+        let mut sampler = Sampler::for_answer(&params, &*model, &[]).unwrap();
+        let (mut scratch, mut bytes, mut ended) = (Scratch::default(), Vec::new(), false);
+        for step in 0..200 {
+            let logits = &logits(1000 * seed + step)[..vocab];
+            let token = sampler.sample(logits, &[], &mut scratch).unwrap().token;
+            ended = model.is_end(token);
+            if ended {
+                break;
+            }
+            bytes.extend(model.piece(token));
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(ended, "{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(value["name"].as_str().unwrap().chars().count() <= 12, "{text}");
+        assert!(value["age"].is_u64(), "{text}");
+    }
+}
+
+/// How long a token takes with a grammar that the model wants to leave each time, and with one that
+/// it does not.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn the_cost_of_a_grammar() {
+    let Some(model) = model() else { return };
+    let vocab = model.info().vocab_size;
+    let logits = &logits(1)[..vocab];
+    for (name, grammar) in [
+        ("none", None),
+        ("all allowed", Some("root ::= [^\\x00]*")),
+        ("most refused", Some("root ::= [0-9]*")),
+    ] {
+        for temperature in [0.0, 1.0] {
+            let params = SamplingParams {
+                temperature,
+                top_k: 40,
+                seed: Some(1),
+                grammar: grammar.map(str::to_owned),
+                ..SamplingParams::default()
+            };
+            let mut sampler = Sampler::for_answer(&params, &*model, &[]).unwrap();
+            let mut scratch = Scratch::default();
+            let started = MonotonicClock.now();
+            for _ in 0..50 {
+                let _ = sampler.sample(logits, &[], &mut scratch);
+            }
+            let micros = seconds_between(started, MonotonicClock.now()) * 1e6 / 50.0;
+            println!("{name}, temperature {temperature}: {micros:.0} µs per token");
+        }
+    }
 }
