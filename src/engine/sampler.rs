@@ -113,7 +113,7 @@ impl Sampler {
                 copy.clear();
                 copy.extend_from_slice(logits);
             }
-            rewrite(&mut **grammar, copy, candidates);
+            self.mask(copy, candidates);
             token = self.choose(copy, candidates)?;
         }
         self.accept(token);
@@ -170,6 +170,35 @@ impl Sampler {
             [] => None,
             [only] => Some(only.token),
             _ => mirostat.apply(candidates),
+        }
+    }
+
+    /// Forbids what the grammar does. Each token that it must look at costs, a whole vocabulary
+    /// some milliseconds: where only the first few are wanted, they are most often found among the
+    /// likeliest, and the others may be forbidden unseen.
+    fn mask(&mut self, logits: &mut [f32], room: &mut Vec<Candidate>) {
+        let Some(grammar) = &mut self.grammar else { return };
+        let wanted = match (self.temperature == 0.0, &self.mirostat) {
+            (true, _) => 1,
+            (false, None) => self.top_k,
+            (false, Some(_)) => usize::MAX,
+        };
+        for head in [256, 4096, logits.len()] {
+            if head < wanted.min(logits.len()) {
+                continue;
+            }
+            keep_top_k(logits, head, room);
+            if !room.is_empty() {
+                grammar.apply(room);
+            }
+            room.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+            if room.len() >= wanted {
+                break;
+            }
+        }
+        logits.fill(f32::NEG_INFINITY);
+        for candidate in room {
+            logits[candidate.token as usize] = candidate.logit;
         }
     }
 
@@ -240,7 +269,9 @@ fn allows(stage: &mut dyn Stage, token: Token, room: &mut Vec<Candidate>) -> boo
 fn rewrite(stage: &mut dyn Stage, logits: &mut [f32], room: &mut Vec<Candidate>) {
     room.clear();
     room.extend(finite(logits));
-    stage.apply(room);
+    if !room.is_empty() {
+        stage.apply(room);
+    }
     for candidate in room {
         logits[candidate.token as usize] = candidate.logit;
     }

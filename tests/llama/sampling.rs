@@ -12,7 +12,7 @@ use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ryot_metrics::backend::llama::backend;
-use ryot_metrics::backend::{Candidate, Dry, Mirostat, Model, Stage, StageSpec, Token};
+use ryot_metrics::backend::{Candidate, Dry, Mirostat, Model, StageSpec, Token};
 use ryot_metrics::clock::{Clock, MonotonicClock, seconds_between};
 use ryot_metrics::engine::{
     PENALTY_WINDOW, Sampler, SamplingParams, Scratch, argmax, json_schema_grammar,
@@ -299,6 +299,33 @@ fn a_grammar_holds_against_random_logits() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(value["name"].as_str().unwrap().chars().count() <= 12, "{text}");
         assert!(value["age"].is_u64(), "{text}");
+    }
+}
+
+/// Where the model's own choice is refused, the token is the best, or one of the k best, of those
+/// that llama.cpp's mask of the whole vocabulary leaves.
+#[test]
+fn a_refused_token_gives_way_to_the_likeliest_allowed_ones() {
+    let Some(model) = model() else { return };
+    let vocab = model.info().vocab_size;
+    let grammar = "root ::= [0-9,]+";
+    let mut mask = model.stage(&StageSpec::Grammar(grammar.to_owned())).unwrap();
+    for seed in 0..10 {
+        let logits = &logits(seed)[..vocab];
+        let mut allowed: Vec<Candidate> =
+            (0..).zip(logits).map(|(token, &logit)| Candidate { token, logit }).collect();
+        mask.apply(&mut allowed);
+        allowed.sort_by(|a, b| b.logit.total_cmp(&a.logit));
+        let best: Vec<Token> = allowed.iter().map(|one| one.token).collect();
+        for (temperature, top_k) in [(0.0, 0), (3.0, 1), (3.0, 4), (1e-3, 0)] {
+            let grammar = Some(grammar.to_owned());
+            let params =
+                SamplingParams { temperature, top_k, grammar, ..SamplingParams::default() };
+            let mut sampler = Sampler::for_answer(&params, &*model, &[]).unwrap();
+            let drawn = sampler.sample(logits, &[], &mut Scratch::default()).unwrap().token;
+            let among = &best[..top_k.max(1) as usize];
+            assert!(among.contains(&drawn), "{drawn} of {among:?} at {temperature}, {top_k}");
+        }
     }
 }
 

@@ -159,7 +159,11 @@ def test_parameters_of_the_draw_name_value_and_range(arguments, text):
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
-    [({"mirostat": 2}, "mirostat"), ({"dry_multiplier": 0.8}, "DRY")],
+    [
+        ({"mirostat": 2}, "mirostat"),
+        ({"dry_multiplier": 0.8}, "DRY"),
+        ({"json_schema": {}}, "a grammar"),
+    ],
 )
 def test_the_toy_says_what_it_cannot_do(engine, arguments, name):
     """What llama.cpp does is refused by a model that is not llama.cpp's, and others go on."""

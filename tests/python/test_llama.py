@@ -7,6 +7,7 @@ import threading
 import time
 
 import gguf
+import jsonschema
 import numpy as np
 import openai
 import pytest
@@ -183,3 +184,86 @@ def test_a_chat_over_http_uses_the_model_s_template(smollm, live):
     tokens = [chunk for chunk in chunks if chunk.choices and not chunk.choices[0].finish_reason]
     assert len(tokens) == whole.usage.completion_tokens
     json.dumps([chunk.model_dump() for chunk in chunks])
+
+
+SCHEMAS = [
+    {"enum": ["é", 1, None, {"a": [True]}]},
+    {"type": "string", "maxLength": 8},
+    {"type": "string", "format": "date-time"},
+    {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 3},
+    {"type": "array", "prefixItems": [{"type": "boolean"}, {"type": "null"}], "items": False},
+    {
+        "properties": {
+            "id": {"type": "integer", "exclusiveMinimum": 0},
+            "name": {"type": ["string", "null"], "maxLength": 4},
+            "next": {"anyOf": [{"$ref": "#/$defs/leaf"}, {"type": "null"}]},
+        },
+        "required": ["id"],
+        "additionalProperties": False,
+        "$defs": {"leaf": {"type": "object", "properties": {"value": {"const": "x"}}}},
+    },
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS)))
+def test_random_weights_under_a_schema_write_json_that_fits(random_model, schema):
+    """Random tokens, masked, make JSON that `jsonschema` accepts, whenever they come to an end."""
+    with Engine(random_model) as engine:
+        params = SamplingParams(max_tokens=250, temperature=2.0, seed=1, json_schema=schema)
+        answers = engine.generate("x", params, n=12)
+    complete = [answer for answer in answers if answer.finish_reason == "stop"]
+    assert len(complete) >= 6
+    checker = jsonschema.Draft202012Validator(schema)
+    for answer in complete:
+        checker.validate(json.loads(answer.text))
+
+
+def test_a_schema_and_a_grammar_bind_one_answer_and_not_its_neighbours(smollm):
+    """Beside a bound answer, one without a grammar is what it is alone."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "people": {"type": "integer"}},
+        "required": ["city", "people"],
+    }
+    plain = SamplingParams(max_tokens=12, temperature=0)
+    alone = smollm.generate("The capital of France is", plain)
+    bound = smollm.stream(
+        "Describe Paris as JSON:",
+        SamplingParams(max_tokens=100, temperature=0, json_schema=json.dumps(schema)),
+    )
+    assert smollm.generate("The capital of France is", plain).text == alone.text
+    jsonschema.validate(json.loads("".join(map(str, bound))), schema)
+    assert bound.finish_reason == "stop"
+    choice = SamplingParams(max_tokens=9, temperature=3.0, grammar='root ::= "yes" | "no, never"')
+    answers = smollm.generate("Is it raining?", choice, n=8)
+    assert {answer.text for answer in answers} <= {"yes", "no, never"}
+    assert {answer.finish_reason for answer in answers} == {"stop"}
+
+
+def test_mirostat_and_dry_answer_repeatably(smollm):
+    """A seed repeats mirostat's answer; DRY ends a repetition that greedy falls into."""
+    for version in (1, 2):
+        params = SamplingParams(max_tokens=20, seed=4, mirostat=version, mirostat_tau=3.0)
+        assert smollm.generate("Once", params).text == smollm.generate("Once", params).text
+    prompt = "one two three one two three one two three one two three one two"
+    greedy = smollm.generate(prompt, SamplingParams(max_tokens=12, temperature=0))
+    dry = SamplingParams(max_tokens=12, temperature=0, dry_multiplier=4.0)
+    assert "one two three" in greedy.text
+    assert "one two three" not in smollm.generate(prompt, dry).text
+
+
+def test_a_broken_grammar_is_refused_and_nobody_else_suffers(smollm):
+    """Each reason names the place; the engine goes on."""
+    for arguments, text in [
+        ({"grammar": "root ::= missing"}, "the grammar has no rule `missing`"),
+        ({"grammar": 'root ::= "a"{3,2}'}, "line 1 of the grammar: a repetition's end"),
+        ({"grammar": "root ::= " + "(" * 10_000}, "nested deeper than 64"),
+        ({"grammar": ""}, "the grammar has no rule `root`"),
+        ({"json_schema": {"type": "integer", "multipleOf": 3}}, "`multipleOf` at # of the JSON"),
+        ({"json_schema": "{"}, "the JSON schema is no JSON"),
+        ({"json_schema": {}, "grammar": 'root ::= "a"'}, "grammar and json_schema are given"),
+        ({"grammar": 'root ::= "a"', "ignore_eos": True}, "ignore_eos is true; it must be false"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            SamplingParams(**arguments)
+    assert smollm.generate("Hello", SamplingParams(max_tokens=2)).token_count == 2
