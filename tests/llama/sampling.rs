@@ -100,6 +100,7 @@ fn greedy_takes_the_same_token() {
 /// Bias and all three penalties leave the same logits, bit for bit, where both count the same
 /// tokens: an answer without a prompt, no longer than the window.
 #[test]
+#[allow(clippy::float_cmp)] // bit for bit
 fn bias_and_penalties_leave_the_same_logits() {
     let logits = logits(1);
     let bias: Vec<(Token, f32)> = (0..300).map(|token| (token * 7, token as f32 - 150.5)).collect();
@@ -195,6 +196,7 @@ fn draws_follow_the_same_distribution() {
 
 /// DRY leaves llama.cpp's own logits, over prompt and answer and with breakers of several tokens.
 #[test]
+#[allow(clippy::float_cmp)] // bit for bit
 fn dry_leaves_the_same_logits() {
     let Some(model) = model() else { return };
     let vocab = model.info().vocab_size;
