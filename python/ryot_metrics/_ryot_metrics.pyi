@@ -34,6 +34,7 @@ __all__ = [
     "NativeEngine",
     "NativeServer",
     "NativeStream",
+    "NativeUdsServer",
     "OutOfMemoryError",
     "QueueFullError",
     "Request",
@@ -322,6 +323,28 @@ class NativeServer:
     def port(self) -> int | None: ...
     def shutdown(self) -> None: ...
     def __enter__(self) -> NativeServer: ...
+    def __exit__(self, *_args: Any) -> None: ...
+
+@final
+class NativeUdsServer:
+    def __new__(
+        cls,
+        engine: NativeEngine,
+        path: str | os.PathLike[str],
+        *,
+        max_connections: int | None = None,
+        max_frame_bytes: int | None = None,
+        max_line_bytes: int | None = None,
+        max_prompt_bytes: int | None = None,
+        max_unsent_bytes: int | None = None,
+        idle_timeout: float | None = None,
+        frame_timeout: float | None = None,
+        write_timeout: float | None = None,
+    ) -> NativeUdsServer: ...
+    @property
+    def address(self) -> str: ...
+    def shutdown(self) -> None: ...
+    def __enter__(self) -> NativeUdsServer: ...
     def __exit__(self, *_args: Any) -> None: ...
 
 def choose_coding(accept_encoding: str, offered: Sequence[str]) -> str | None: ...

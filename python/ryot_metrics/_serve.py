@@ -72,6 +72,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "help": "an origin whose pages may call the API, or *, may be repeated (default: none)",
         },
     ),
+    ("--uds", {"metavar": "PATH", "help": "also answer on a Unix socket, for its owner alone"}),
     (
         "--drain-seconds",
         {
@@ -110,6 +111,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Serve until a signal."""
     from ryot_metrics.serve import create_app
+    from ryot_metrics.uds import serve_uds
 
     with serve_extra("the HTTP service"):
         from ryot_metrics.serve.auth import read_keys
@@ -144,6 +146,9 @@ def run(arguments: argparse.Namespace) -> None:
             url = address(listening)
             print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
             print(f"live charts: {url}/dashboard", flush=True)
+            if arguments.uds is not None:
+                uds = stack.enter_context(serve_uds(engine, arguments.uds))
+                print(f"Unix socket: {uds.address}", flush=True)
             return Service(app, engine.shutdown)
 
         serve(load, listening, drain_seconds=arguments.drain_seconds)

@@ -20,9 +20,9 @@ Example:
 
 from __future__ import annotations
 
-import atexit
 import os
 
+from ryot_metrics._running import RunningServer
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry, NativeServer
 from ryot_metrics.client.answer import with_profile
 
@@ -31,25 +31,19 @@ __all__ = ["DEFAULT_PORT", "MetricsServer", "serve_metrics"]
 DEFAULT_PORT = 9464
 """The port that OpenTelemetry's Prometheus exporters use too; 9100 is `node_exporter`'s."""
 
-_running: set[MetricsServer] = set()
 
-
-class MetricsServer:
+class MetricsServer(RunningServer):
     """A running metrics endpoint; `serve_metrics` makes it.
 
     It runs until `shutdown`, the end of its `with` block or the end of the process, whether or
     not anybody keeps it. In a forked child it belongs to the parent: every use raises `RyotError`.
     """
 
-    def __init__(self, native: NativeServer, scheme: str) -> None:
-        self._native = native
-        self._scheme = scheme
-        _running.add(self)
+    _native: NativeServer
 
-    @property
-    def address(self) -> str:
-        """Where it listens: `127.0.0.1:9464`, `[::1]:9464`, or the path of the Unix socket."""
-        return self._native.address
+    def __init__(self, native: NativeServer, scheme: str) -> None:
+        super().__init__(native)
+        self._scheme = scheme
 
     @property
     def port(self) -> int | None:
@@ -62,23 +56,6 @@ class MetricsServer:
         if self.port is None:
             return f"unix://{self.address}"
         return f"{self._scheme}://{self.address}/metrics"
-
-    def shutdown(self) -> None:
-        """Frees the address, after at most half a second for answers that are on their way.
-
-        Without effect the second time.
-
-        Raises:
-            RyotError: In a forked child.
-        """
-        self._native.shutdown()
-        _running.discard(self)
-
-    def __enter__(self) -> MetricsServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
 
     def __repr__(self) -> str:
         return f"<MetricsServer {self.url}>"
@@ -164,13 +141,3 @@ def serve_metrics(
         compress_min_bytes=compress_min_bytes,
     )
     return MetricsServer(native, "http" if certfile is None else "https")
-
-
-@atexit.register
-def _shutdown_all() -> None:
-    for server in list(_running):
-        server.shutdown()
-
-
-# A child has none of them: at its end, there is nothing to shut down.
-os.register_at_fork(after_in_child=_running.clear)

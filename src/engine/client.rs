@@ -6,6 +6,7 @@
 //! before it takes a lock.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -369,7 +370,19 @@ impl RequestHandle {
     /// [`Error::Forked`].
     pub fn attach(&self, wakeup: Arc<Wakeup>) -> Result<()> {
         self.link.guard("wait for an answer")?;
-        self.mailbox.attach(wakeup);
+        self.mailbox.attach(wakeup.into());
+        Ok(())
+    }
+
+    /// For a task: waits until there is something to take out. Takes the place of an attached
+    /// event loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`].
+    pub async fn ready(&self) -> Result<()> {
+        self.link.guard("wait for an answer")?;
+        poll_fn(|context| self.mailbox.poll(context)).await;
         Ok(())
     }
 

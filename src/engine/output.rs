@@ -1,7 +1,8 @@
 //! The way of an answer from the engine's thread to whoever waits for it.
 //!
 //! Each request has a [`Mailbox`]; the engine puts tokens into it and wakes its readers *once per
-//! step*, not once per token: threads through one [`Gate`], event loops through a [`Wakeup`] each.
+//! step*, not once per token: threads through one [`Gate`], tasks of Rust through their [`Waker`],
+//! other event loops through a [`Wakeup`] each.
 //! The engine never blocks here. Lock order: a reader may hold the gate while it looks into its
 //! mailbox; the engine never holds both.
 
@@ -9,6 +10,7 @@ use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -74,7 +76,7 @@ pub(super) struct Mailbox(Mutex<Letters>);
 struct Letters {
     deltas: VecDeque<Delta>,
     finish: Option<Finish>,
-    wakeup: Option<Arc<Wakeup>>,
+    waker: Option<Waker>,
 }
 
 impl Mailbox {
@@ -106,23 +108,38 @@ impl Mailbox {
     }
 
     fn is_empty(&self) -> bool {
-        let letters = self.0.lock();
-        letters.deltas.is_empty() && letters.finish.is_none()
+        self.0.lock().is_empty()
     }
 
-    /// From now on, wakes this event loop; at once if something is there.
-    pub(super) fn attach(&self, wakeup: Arc<Wakeup>) {
-        self.0.lock().wakeup = Some(wakeup);
+    /// From now on, wakes this task or event loop; at once if something is there.
+    pub(super) fn attach(&self, waker: Waker) {
+        self.0.lock().waker = Some(waker);
         if !self.is_empty() {
             self.wake();
         }
     }
 
-    pub(super) fn wake(&self) {
-        let wakeup = self.0.lock().wakeup.clone();
-        if let Some(wakeup) = wakeup {
-            wakeup.wake();
+    /// Ready if something is there; otherwise wakes the task when something comes.
+    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        let mut letters = self.0.lock();
+        if !letters.is_empty() {
+            return Poll::Ready(());
         }
+        letters.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) fn wake(&self) {
+        let waker = self.0.lock().waker.clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Letters {
+    fn is_empty(&self) -> bool {
+        self.deltas.is_empty() && self.finish.is_none()
     }
 }
 
@@ -200,8 +217,10 @@ impl Wakeup {
         // After the read, so that the pipe never holds a second byte.
         self.pending.store(false, Ordering::Release);
     }
+}
 
-    fn wake(&self) {
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
         if !self.pending.swap(true, Ordering::AcqRel) {
             // It can fail only if the reader is closed, and both ends are ours.
             let _ = (&self.writer).write(&[1]);

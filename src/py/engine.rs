@@ -15,7 +15,7 @@ use super::prompt::PyPrompt;
 use super::sampling::PySamplingParams;
 use crate::backend::{self, Model, Token};
 use crate::clock::seconds_between;
-use crate::engine::{Delta, Engine, Finish, Next, Prompt, RequestHandle, Terms, Wakeup};
+use crate::engine::{Client, Delta, Engine, Finish, Next, Prompt, RequestHandle, Terms, Wakeup};
 use crate::error::Result;
 use crate::event::{Event, Mode, Observer, Origin};
 use crate::llm::EngineObserver;
@@ -142,6 +142,13 @@ impl PyEngine {
 
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
         Ok(detached(py, || self.0.shutdown())?)
+    }
+}
+
+impl PyEngine {
+    /// What submits to it from any thread, and what hears of its work.
+    pub(super) fn parts(&self) -> (Client, Arc<EngineObserver>) {
+        (Client::clone(&self.0), Arc::clone(&self.1))
     }
 }
 

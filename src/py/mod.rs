@@ -26,6 +26,7 @@ mod request;
 mod sampling;
 mod serve;
 mod settings;
+mod uds;
 mod values;
 
 use pyo3::prelude::*;
@@ -83,6 +84,8 @@ mod _ryot_metrics {
     use super::serve::{PyServer, choose_coding, compress};
     #[pymodule_export]
     use super::settings::apply_settings;
+    #[pymodule_export]
+    use super::uds::PyUdsServer;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -119,7 +119,7 @@ fn port_of(port: i64) -> Result<u16> {
         .map_err(|_| Error::InvalidArgument(format!("port is {port}; it must be 0 to 65535")))
 }
 
-fn seconds(name: &str, value: Option<f64>, default: Duration) -> Result<Duration> {
+pub(super) fn seconds(name: &str, value: Option<f64>, default: Duration) -> Result<Duration> {
     let Some(value) = value else { return Ok(default) };
     Duration::try_from_secs_f64(value).map_err(|error| {
         Error::InvalidArgument(format!("{name} is {value}; it must be above 0 s: {error}"))

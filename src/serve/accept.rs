@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -27,9 +27,6 @@ use super::socket::Socket;
 
 /// How long a shutdown waits for answers that are on their way.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
-
-/// How long the loop pauses when the system has no descriptor for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What all connections share.
 #[derive(Clone)]
@@ -54,10 +51,7 @@ pub(super) async fn serve(listener: Listener, service: Service, stop: oneshot::R
 async fn accept(listener: Listener, service: Service, connections: Arc<GracefulShutdown>) {
     let seats = Seats::new(service.limits.max_connections);
     loop {
-        let Ok(socket) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+        let socket = listener.next().await;
         let seat = seats.take();
         let id = seat.id();
         let task = tokio::spawn(connect(socket, service.clone(), seat, connections.watcher()));

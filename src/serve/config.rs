@@ -155,13 +155,8 @@ impl ServeConfig {
         };
         least("max_connections", max_connections, 1)?;
         least("max_header_bytes", max_header_bytes, LEAST_HEADER_BYTES)?;
-        for (name, value) in [("read_timeout", read_timeout), ("write_timeout", write_timeout)] {
-            if value.is_zero() || value > LONGEST_TIMEOUT {
-                let (value, most) = (value.as_secs_f64(), LONGEST_TIMEOUT.as_secs());
-                let text = format!("{name} is {value} s; it must be above 0 and at most {most} s");
-                return Err(Error::InvalidArgument(text));
-            }
-        }
+        check_timeout("read_timeout", read_timeout)?;
+        check_timeout("write_timeout", write_timeout)?;
         if let Some(path) = self.path.as_ref().filter(|path| !path.starts_with('/')) {
             let text = format!("path is {path:?}; it must begin with a slash");
             return Err(Error::InvalidArgument(text));
@@ -175,6 +170,16 @@ impl ServeConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a limit of time is within its range.
+pub(super) fn check_timeout(name: &str, value: Duration) -> Result<()> {
+    if !value.is_zero() && value <= LONGEST_TIMEOUT {
+        return Ok(());
+    }
+    let (value, most) = (value.as_secs_f64(), LONGEST_TIMEOUT.as_secs());
+    let text = format!("{name} is {value} s; it must be above 0 and at most {most} s");
+    Err(Error::InvalidArgument(text))
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::sleep;
 
 use super::config::Bind;
 use super::socket::Socket;
@@ -20,6 +22,9 @@ use crate::error::{Error, Result};
 
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: i32 = 128;
+
+/// How long to pause when the system has no descriptor for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +63,17 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Socket> {
+    /// The next connection. Pauses while the system has no descriptor for one.
+    pub(super) async fn next(&self) -> Socket {
+        loop {
+            match self.accept().await {
+                Ok(socket) => return socket,
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -127,6 +141,11 @@ fn tcp(host: &str, port: u16) -> io::Result<(Listener, SocketAddr)> {
 }
 
 fn unix(path: &Path, mode: u32) -> io::Result<(Listener, SocketFile)> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        let text = format!("{} is not a directory", directory.display());
+        return Err(io::Error::new(ErrorKind::NotFound, text));
+    }
     clear(path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;

@@ -32,10 +32,12 @@ mod answer;
 mod config;
 mod encoding;
 mod listen;
+mod running;
 mod seats;
 mod server;
 mod socket;
 mod tls;
+pub mod uds;
 
 use std::cell::Cell;
 

@@ -42,17 +42,31 @@ impl Seats {
 
     /// A place, for which the quietest connection may have to go.
     pub(super) fn take(self: &Arc<Self>) -> Seat {
+        self.take_from(|_| true).expect("with all places taken, somebody is the quietest")
+    }
+
+    /// A place, for which only a connection may have to go that never asked anything.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Seat> {
+        self.take_from(|seat| !seat.last.0)
+    }
+
+    /// How many are taken.
+    pub(super) fn count(&self) -> usize {
+        self.taken.lock().len()
+    }
+
+    fn take_from(self: &Arc<Self>, may_go: impl Fn(&Taken) -> bool) -> Option<Seat> {
         let id = self.tick();
         let mut taken = self.taken.lock();
         if taken.len() >= self.limit {
-            let quietest = taken.iter().min_by_key(|(_, seat)| seat.last).map(|(id, _)| *id);
-            let loser = quietest.and_then(|id| taken.remove(&id));
-            if let Some(task) = loser.and_then(|seat| seat.task) {
+            let losers = taken.iter().filter(|(_, seat)| may_go(seat));
+            let quietest = losers.min_by_key(|(_, seat)| seat.last).map(|(id, _)| *id);
+            if let Some(task) = taken.remove(&quietest?).and_then(|seat| seat.task) {
                 task.abort();
             }
         }
         taken.insert(id, Taken { last: (false, id), task: None });
-        Seat { id, seats: Arc::clone(self) }
+        Some(Seat { id, seats: Arc::clone(self) })
     }
 
     /// Says which task has the place with this number.
@@ -110,5 +124,19 @@ mod tests {
         assert_eq!(ids(&seats), [third.id(), fourth.id(), fifth.id()]);
         drop((first, second, third));
         assert_eq!(ids(&seats), [fourth.id(), fifth.id()]);
+    }
+
+    #[test]
+    fn who_has_asked_can_be_asked_for_no_place() {
+        let seats = Seats::new(2);
+        let (first, second) = (seats.take(), seats.take());
+        second.active();
+        let third = seats.try_take().unwrap();
+        assert_eq!(ids(&seats), [second.id(), third.id()]);
+        third.active();
+        assert!(seats.try_take().is_none());
+        drop((first, third));
+        assert!(seats.try_take().is_some());
+        assert_eq!(seats.count(), 1);
     }
 }

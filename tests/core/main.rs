@@ -9,3 +9,4 @@ mod scorecard;
 mod scrape;
 mod simulation;
 mod thread;
+mod uds;
