@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any, Final, TypeAlias, final
 
+from numpy import float32
 from numpy.typing import NDArray
 from typing_extensions import Self, disjoint_base
 
@@ -661,6 +662,15 @@ class NativeEngine:
         tenant: str = "",
         deadline_ms: float | None = None,
     ) -> NativeStream: ...
+    def embed(
+        self,
+        prompts: Sequence[str | Sequence[int] | NDArray[Any]],
+        pooling: str,
+        normalize: bool,
+        endpoint: str,
+        mode: str,
+        parents: Sequence[int],
+    ) -> NDArray[float32]: ...
     def tokenize(self, text: str, add_special: bool) -> list[int]: ...
     def detokenize(self, tokens: Sequence[int] | NDArray[Any]) -> str: ...
     def stats(self) -> dict[str, int]: ...

@@ -15,6 +15,7 @@ from numbers import Integral
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, cast, overload
 
+from ryot_metrics._extra import serve_extra
 from ryot_metrics._ryot_metrics import (
     EngineConfig,
     NativeEngine,
@@ -27,7 +28,7 @@ from ryot_metrics.models import resolve
 from ryot_metrics.tracking import current_request
 
 if TYPE_CHECKING:
-    from numpy import int32, int64
+    from numpy import float32, int32, int64
     from numpy.typing import NDArray
 
     Tokens: TypeAlias = Sequence[int] | NDArray[int32] | NDArray[int64]
@@ -394,6 +395,55 @@ class Engine:
         params = params or SamplingParams()
         native = self._native.submit(prompt, params, endpoint, mode, parents, add_special, **terms)
         return Stream(native)
+
+    def embed(
+        self,
+        prompts: Prompt | Prompts,
+        *,
+        pooling: Literal["mean", "last", "cls"] = "mean",
+        normalize: bool = True,
+        endpoint: str = "",
+    ) -> NDArray[float32]:
+        """A vector for each prompt, from what the model's last layer makes of its tokens.
+
+        It is computed on the calling thread, without the GIL, with a decoder that this call makes
+        and frees again; the engine's streams go on meanwhile and share the processors with it.
+        Calls take turns. In the metrics each prompt is a request without an answer.
+
+        Args:
+            prompts: Text or token ids, or a list of such, as for `generate`.
+            pooling: Which of a prompt's tokens count: the `mean` of all, the default; the `last`,
+                which knows all others; or the first (`cls`), for models trained for that.
+            normalize: Whether each vector gets the Euclidean length 1, so that the product of two
+                is their cosine similarity.
+            endpoint: The label `endpoint` of the requests' metrics.
+
+        Returns:
+            An array of float32 with a row for each prompt, in their order.
+
+        Raises:
+            ValueError: For an empty list, an empty prompt, one longer than the context, or an
+                unknown pooling. Nothing is computed then.
+            EngineClosedError: If the engine was shut down.
+            OutOfMemoryError: If the decoder's memory cannot be had.
+            ModuleNotFoundError: If numpy is not installed.
+
+        Example:
+            >>> with Engine("toy") as engine:
+            ...     vectors = engine.embed(["hello", "world"])
+            >>> vectors.shape, vectors.dtype.name
+            ((2, 16), 'float32')
+        """
+        with serve_extra("Engine.embed"):
+            import numpy  # noqa: F401 - the native part needs it
+        one = _is_one(prompts)
+        all_prompts = [cast("Prompt", prompts)] if one else cast("Sequence[Prompt]", prompts)
+        if not len(all_prompts):
+            raise ValueError("the list of prompts has 0 entries; at least 1 is needed")
+        request = current_request()
+        parents = request.keys if request is not None else []
+        mode = "standard" if one else "batch"
+        return self._native.embed(all_prompts, pooling, normalize, endpoint, mode, parents)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """The tokens of a text.

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -139,7 +139,12 @@ impl LlamaDecoder<'_> {
             // One sequence per row: the batch has room for one, and does not check.
             let (position, seq) = (row.position as i32, [row.seq as i32]);
             self.batch
-                .add(LlamaToken(row.token), position, &seq, row.wants_logits)
+                .add(
+                    LlamaToken(row.token),
+                    position,
+                    &seq,
+                    row.wants_logits || self.config.embeddings,
+                )
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -160,6 +165,11 @@ impl Decoder for LlamaDecoder<'_> {
 
     fn logits(&self, row: usize) -> &[f32] {
         self.context.get_logits_ith(row as i32)
+    }
+
+    fn embedding(&self, row: usize) -> Option<&[f32]> {
+        let made = self.config.embeddings.then(|| self.context.embeddings_ith(row as i32));
+        made.and_then(std::result::Result::ok)
     }
 
     fn forget(&mut self, seq: SeqId) {
@@ -213,6 +223,9 @@ fn context_params(config: &DecoderConfig) -> LlamaContextParams {
         .with_n_ubatch(config.batch_size.max(config.sequences) as u32)
         .with_n_threads(config.threads as i32)
         .with_n_threads_batch(config.threads as i32)
+        // Of each token; whoever asks pools them.
+        .with_embeddings(config.embeddings)
+        .with_pooling_type(LlamaPoolingType::None)
 }
 
 fn no_context(config: &DecoderConfig) -> Error {
@@ -290,14 +303,17 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
     };
     let file = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = model.meta_val_str("general.name").ok().or_else(file);
+    let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
+    let causal = model.meta_val_str(&format!("{architecture}.attention.causal"));
     ModelInfo {
         name: name.unwrap_or_default(),
-        architecture: model.meta_val_str("general.architecture").unwrap_or_default(),
+        architecture,
         context_train: model.n_ctx_train() as usize,
         vocab_size: vocab.n_tokens() as usize,
         parameters: model.n_params(),
         size_bytes: model.size(),
         kv_bytes_per_token: kv_bytes_per_token(model),
+        causal: causal.map_or(true, |text| text != "false"),
         divisible: !(model.is_recurrent() || model.is_hybrid()),
         device,
         chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),

@@ -49,6 +49,8 @@ pub struct ModelInfo {
     pub kv_bytes_per_token: Option<u64>,
     /// Whether a sequence can be cut and shared at any position; a recurrent state cannot.
     pub divisible: bool,
+    /// Whether a token knows only those before it. If not, a prompt must be computed as a whole.
+    pub causal: bool,
     /// Where it computes: `cpu`, `cuda`, `metal` or `vulkan`.
     pub device: String,
     /// The Jinja template for chats that its file carries.
@@ -70,6 +72,8 @@ pub struct DecoderConfig {
     pub batch_size: usize,
     /// Threads that compute.
     pub threads: usize,
+    /// Whether it is made for [`Decoder::embedding`]. It then computes the logits of all rows too.
+    pub embeddings: bool,
 }
 
 /// One token to compute.
@@ -158,6 +162,12 @@ pub trait Decoder {
     ///
     /// If that row did not ask for them.
     fn logits(&self, row: usize) -> &[f32];
+
+    /// What the model's last layer made of a row of the last batch; none if the decoder is not made
+    /// for [`DecoderConfig::embeddings`].
+    fn embedding(&self, _row: usize) -> Option<&[f32]> {
+        None
+    }
 
     /// Frees all cells of a sequence.
     fn forget(&mut self, seq: SeqId);

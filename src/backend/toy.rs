@@ -17,6 +17,7 @@ use crate::error::Result;
 pub const END: Token = 256;
 
 const VOCAB: usize = 257;
+const WIDTH: usize = 16;
 const CONSONANTS: &[u8] = b"bdfgklmnprstvz";
 const VOWELS: &[u8] = b"aeiou";
 
@@ -51,6 +52,7 @@ impl Default for Toy {
                 size_bytes: 0,
                 kv_bytes_per_token: None,
                 divisible: true,
+                causal: true,
                 device: "cpu".to_owned(),
                 chat_template: None,
                 bos_text: None,
@@ -162,6 +164,8 @@ pub struct ToyDecoder<'model> {
     memories: HashMap<SeqId, Memory>,
     /// Logits by row; empty where none were asked for.
     logits: Vec<Vec<f32>>,
+    /// Embeddings by row, if it was made for them.
+    embeddings: Vec<[f32; WIDTH]>,
     calls: u64,
     /// Cells written so far: the next one's number.
     cells: u64,
@@ -170,7 +174,15 @@ pub struct ToyDecoder<'model> {
 impl<'model> ToyDecoder<'model> {
     /// A decoder with nothing in it.
     pub fn new(toy: &'model Toy, config: DecoderConfig) -> Self {
-        Self { toy, config, memories: HashMap::new(), logits: Vec::new(), calls: 0, cells: 0 }
+        Self {
+            toy,
+            config,
+            memories: HashMap::new(),
+            logits: Vec::new(),
+            embeddings: Vec::new(),
+            calls: 0,
+            cells: 0,
+        }
     }
 
     /// Cells in use; a shared one counts once.
@@ -187,11 +199,15 @@ impl<'model> ToyDecoder<'model> {
 
     fn write(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
         self.logits.clear();
+        self.embeddings.clear();
         for (index, row) in rows.iter().enumerate() {
             self.check(row)?;
             let memory = self.memories.entry(row.seq).or_default();
             memory.write(self.cells, row.token);
             self.cells += 1;
+            if self.config.embeddings {
+                self.embeddings.push(embedding(memory));
+            }
             if row.wants_logits && rows[index + 1..].iter().any(|later| later.seq == row.seq) {
                 return Err(fatal(format!("row {index} asks for logits before its last row")));
             }
@@ -252,6 +268,10 @@ impl Decoder for ToyDecoder<'_> {
         logits
     }
 
+    fn embedding(&self, row: usize) -> Option<&[f32]> {
+        self.embeddings.get(row).map(<[f32; WIDTH]>::as_slice)
+    }
+
     fn forget(&mut self, seq: SeqId) {
         self.memories.remove(&seq);
     }
@@ -293,6 +313,11 @@ impl Decoder for ToyDecoder<'_> {
 
 fn fatal(text: String) -> DecodeFailure {
     DecodeFailure::Fatal(text)
+}
+
+/// Four bits of the digest in each place.
+fn embedding(memory: &Memory) -> [f32; WIDTH] {
+    std::array::from_fn(|place| (memory.digest() >> (4 * place) & 15) as f32 - 7.5)
 }
 
 /// About four in five for the next token, the rest shared by letters, so that seeds differ.

@@ -101,6 +101,8 @@ pub(super) struct Link {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     pub(super) gate: Gate,
+    /// Held by whoever computes embeddings: one at a time, so that there is one such decoder.
+    pub(super) embedding: Mutex<()>,
     owner: u32,
 }
 
@@ -110,6 +112,7 @@ impl Link {
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             gate: Gate::default(),
+            embedding: Mutex::default(),
             owner: std::process::id(),
         }
     }
@@ -146,6 +149,20 @@ impl Link {
     pub(super) fn close(&self) {
         self.inbox.lock().closed = true;
         self.arrived.notify_one();
+    }
+
+    /// Numbers for so many requests that do not go through the queue, from this one on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EngineClosed`].
+    pub(super) fn number(&self, count: usize) -> Result<RequestId> {
+        let mut inbox = self.inbox.lock();
+        if inbox.closed {
+            return Err(Error::EngineClosed);
+        }
+        inbox.last_id += count as RequestId;
+        Ok(inbox.last_id - count as RequestId + 1)
     }
 
     fn cancel(&self, id: RequestId) {
@@ -241,17 +258,7 @@ impl Client {
         let terms = self.config.promise(terms);
         let info = self.model.info();
         params.validate_for(info.vocab_size)?;
-        let prompt = match prompt {
-            Prompt::Text { text, add_special } => self.model.tokenize(&text, add_special, true)?,
-            Prompt::Tokens(tokens) => tokens,
-        };
-        let known = 0..info.vocab_size as Token;
-        if let Some(token) = prompt.iter().find(|token| !known.contains(token)) {
-            return Err(Error::InvalidArgument(format!(
-                "the prompt holds token {token}; it must be from 0 to {}",
-                known.end - 1
-            )));
-        }
+        let prompt = self.tokens(prompt)?;
         let max_answer =
             answer_room(&self.config, info.context_train, prompt.len(), params.max_tokens)?;
         let sampler = Sampler::for_answer(&params, &*self.model, &prompt)?;
@@ -268,6 +275,22 @@ impl Client {
             queued_at,
             mailbox,
         })
+    }
+
+    /// The tokens of a prompt, all of them known.
+    pub(super) fn tokens(&self, prompt: Prompt) -> Result<Vec<Token>> {
+        let tokens = match prompt {
+            Prompt::Text { text, add_special } => self.model.tokenize(&text, add_special, true)?,
+            Prompt::Tokens(tokens) => tokens,
+        };
+        let known = 0..self.model.info().vocab_size as Token;
+        match tokens.iter().find(|token| !known.contains(token)) {
+            None => Ok(tokens),
+            Some(token) => Err(Error::InvalidArgument(format!(
+                "the prompt holds token {token}; it must be from 0 to {}",
+                known.end - 1
+            ))),
+        }
     }
 
     fn enqueue(&self, mut submission: Submission) -> Result<RequestHandle> {

@@ -156,6 +156,7 @@ impl EngineConfig {
             sequences: (self.parallel + self.cache_sequences).min(MAX_PARALLEL),
             batch_size: self.batch_size,
             threads: if self.threads == 0 { cores() } else { self.threads },
+            embeddings: false,
         }
     }
 }

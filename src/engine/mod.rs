@@ -11,12 +11,14 @@
 mod client;
 mod config;
 mod core;
+mod embed;
 mod gbnf;
 mod json_schema;
 mod logits;
 mod output;
 mod penalties;
 mod policy;
+mod pooling;
 mod sampler;
 mod sampling;
 mod scheduler;
@@ -28,6 +30,7 @@ mod thread;
 pub use self::client::{Client, Prompt, RequestHandle, Stats};
 pub use self::config::{EngineConfig, MAX_PARALLEL, Overload};
 pub use self::core::{Core, Progress};
+pub use self::embed::{EmbedParams, Embeddings};
 pub use self::gbnf::{MAX_GRAMMAR_BYTES, MAX_SCHEMA_BYTES, check_grammar};
 pub use self::json_schema::json_schema_grammar;
 pub use self::logits::{Logprobs, argmax};
@@ -38,6 +41,7 @@ pub use self::policy::{
     Policy, PolicyKind, QUANTUM, STEP, SloBudget, StepModel, TokenCounters, UmaBudget, UmaConfig,
     Work, chunk_cells,
 };
+pub use self::pooling::Pooling;
 pub use self::sampler::{Drawn, Sampler, Scratch};
 pub use self::sampling::{
     MAX_BREAKER_BYTES, MAX_DRY_WINDOW, MAX_LOGIT_BIASES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS,

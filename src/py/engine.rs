@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -15,7 +16,9 @@ use super::prompt::PyPrompt;
 use super::sampling::PySamplingParams;
 use crate::backend::{self, Model, Token};
 use crate::clock::seconds_between;
-use crate::engine::{Client, Delta, Engine, Finish, Next, Prompt, RequestHandle, Terms, Wakeup};
+use crate::engine::{
+    Client, Delta, EmbedParams, Engine, Finish, Next, Pooling, Prompt, RequestHandle, Terms, Wakeup,
+};
 use crate::error::Result;
 use crate::event::{Event, Mode, Observer, Origin};
 use crate::llm::EngineObserver;
@@ -81,15 +84,33 @@ impl PyEngine {
         deadline_ms: Option<f64>,
     ) -> PyResult<PyStream> {
         let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
-        let prompt = match prompt {
-            PyPrompt::Text(text) => Prompt::Text { text, add_special },
-            PyPrompt::Tokens(tokens) => Prompt::Tokens(tokens),
-        };
+        let prompt = prompt.for_engine(add_special);
         let terms = Terms::new(priority, ttft_ms, tbt_ms, tenant, deadline_ms)?;
         let params = params.0.clone();
         let handle = detached(py, || self.0.submit(prompt, params, terms, origin))?;
         let model = Arc::clone(self.0.model());
         Ok(PyStream { handle, model, finish: OnceLock::new() })
+    }
+
+    /// A row for each prompt. The caller has imported numpy.
+    #[allow(clippy::too_many_arguments)] // called from one place
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        prompts: Vec<PyPrompt>,
+        pooling: &str,
+        normalize: bool,
+        endpoint: &str,
+        mode: &str,
+        parents: Vec<u64>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
+        let params = EmbedParams { pooling: Pooling::parse(pooling)?, normalize };
+        let prompts: Vec<Prompt> =
+            prompts.into_iter().map(|prompt| prompt.for_engine(true)).collect();
+        let shape = prompts.len();
+        let vectors = detached(py, || self.0.embed(prompts, params, &origin))?;
+        PyArray1::from_vec(py, vectors.values).reshape([shape, vectors.width])
     }
 
     fn tokenize(&self, py: Python<'_>, text: &str, add_special: bool) -> PyResult<Vec<Token>> {

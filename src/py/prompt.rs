@@ -5,11 +5,22 @@ use pyo3::prelude::*;
 
 use super::values::numpy_is_imported;
 use crate::backend::Token;
+use crate::engine::Prompt;
 use crate::error::{Error, Result};
 
 pub(super) enum PyPrompt {
     Text(String),
     Tokens(Vec<Token>),
+}
+
+impl PyPrompt {
+    /// As the engine takes it; text with the model's own tokens at both ends, if asked for.
+    pub(super) fn for_engine(self, add_special: bool) -> Prompt {
+        match self {
+            Self::Text(text) => Prompt::Text { text, add_special },
+            Self::Tokens(tokens) => Prompt::Tokens(tokens),
+        }
+    }
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for PyPrompt {

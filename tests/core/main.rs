@@ -1,6 +1,7 @@
 //! The pure core: scheduler, engine, toy backend, catalogue and scrape server, without C++ and without Python.
 
 mod binding;
+mod embed;
 mod facts;
 mod gpu;
 mod policy;

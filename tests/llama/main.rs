@@ -1,6 +1,7 @@
 //! The engine on llama.cpp, against llama.cpp itself. Needs a model: `RYOT_TEST_MODEL` is the path
 //! of a small GGUF file; without it, these tests say so and pass.
 
+mod embed;
 mod load;
 mod reference;
 mod sampling;

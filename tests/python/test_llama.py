@@ -272,3 +272,14 @@ def test_a_broken_grammar_is_refused_and_nobody_else_suffers(smollm):
         with pytest.raises(ValueError, match=text):
             SamplingParams(**arguments)
     assert smollm.generate("Hello", SamplingParams(max_tokens=2)).token_count == 2
+
+
+def test_embeddings_know_what_texts_mean(smollm):
+    """Texts of one meaning are nearer than others; alone and together the vectors are the same."""
+    texts = ["A cat sleeps on the sofa.", "On the couch, a kitten naps.", "The bank raised rates."]
+    vectors = smollm.embed(texts)
+    assert vectors.shape == (3, 576)
+    cosines = vectors @ vectors.T
+    assert cosines[0, 1] > max(cosines[0, 2], cosines[1, 2])
+    for text, vector in zip(texts, vectors, strict=True):
+        assert smollm.embed(text)[0] @ vector >= 0.999

@@ -270,10 +270,3 @@ async def test_a_template_without_tools(engine: Any) -> None:
     response = await post(engine, CHAT, messages=USER, tools=TOOLS)
     assert response.status_code == 400
     assert "the model's chat template reads none" in response.json()["error"]["message"]
-
-
-async def test_a_model_without_embeddings() -> None:
-    """Where the engine has no embeddings, the answer says so: 501."""
-    response = await post(ScriptedEngine(), "/v1/embeddings", input="text")
-    assert response.status_code == 501
-    assert "has no embeddings" in response.json()["error"]["message"]

@@ -75,7 +75,8 @@ def create_app(
             allow_methods=CORS_METHODS,
             allow_headers=["*"],
         )
-    errors.install(app, engine.name, (generate.COMPLETIONS, generate.CHAT))
+    counted = (generate.COMPLETIONS, generate.CHAT, encode.EMBEDDINGS)
+    errors.install(app, engine.name, counted)
     app.include_router(generate.router(engine, prompts, on_answer))
     app.include_router(encode.router(engine, prompts, longest))
     app.include_router(state.router(engine, prompts, longest))

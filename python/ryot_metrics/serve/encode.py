@@ -70,20 +70,16 @@ def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
         with unseen():
             return DetokenizeResponse(prompt=engine.detokenize(body.tokens))
 
-    @routes.post(EMBEDDINGS, responses=documented(501))
+    @routes.post(EMBEDDINGS)
     def embeddings(body: EmbeddingRequest) -> EmbeddingResponse:
         prompts.check_model(body.model)
-        texts = body.inputs
         with unseen():
-            if not texts:
+            if not body.inputs:
                 raise ValueError("input is empty; at least 1 text is needed")
-            tokens = [prompts.within_limit(prompts.tokens(text)) for text in texts]
+            tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]
         count = sum(map(len, tokens))
-        embed = getattr(engine, "embed", None)
-        if embed is None:
-            raise ApiError(501, f"the model {engine.name!r} has no embeddings", code="unsupported")
         try:
-            vectors = embed(texts)
+            vectors = engine.embed(tokens, endpoint=EMBEDDINGS)
         except Exception as error:
             raise ApiError.of(error) from error
         in_base64 = body.encoding_format == "base64"

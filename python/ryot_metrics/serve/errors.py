@@ -35,7 +35,6 @@ MEANINGS = {
     413: "The body is larger than the limit",
     429: "The queue is full, or a promise cannot be kept; `Retry-After` says when to ask again",
     500: "The engine failed",
-    501: "The model cannot do this",
     503: "The service is loading, draining or closed",
 }
 

@@ -7,7 +7,7 @@ limits are the engine's to check.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -61,6 +61,7 @@ CHOICES_MAX = 128
 """The most answers of one call: prompts times `n`. OpenAI's limit of `n`."""
 
 Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Prompts: TypeAlias = str | list[Int32] | list[str] | list[list[Int32]]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -159,22 +160,26 @@ class _Request(BaseModel):
         return self.max_tokens
 
 
+def _each(prompts: Prompts) -> Sequence[str | list[int]]:
+    """The prompts one by one: text or tokens."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if prompts and isinstance(prompts[0], int):
+        return [prompts]
+    return cast("list[str] | list[list[int]]", prompts)
+
+
 class CompletionRequest(_Request):
     """The body of POST /v1/completions."""
 
-    prompt: str | list[Int32] | list[str] | list[list[Int32]]
+    prompt: Prompts
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
 
     @property
     def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, one per choice."""
-        prompt = self.prompt
-        if isinstance(prompt, str):
-            return [prompt]
-        if prompt and isinstance(prompt[0], int):
-            return [prompt]
-        return cast("list[str] | list[list[int]]", prompt)
+        return _each(self.prompt)
 
     def _most_tokens(self) -> int | None:
         return 16 if self.max_tokens is None else self.max_tokens  # OpenAI's default
@@ -258,14 +263,14 @@ class EmbeddingRequest(BaseModel):
     """The body of POST /v1/embeddings."""
 
     model: str | None = None
-    input: str | list[str]
+    input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: None = None
 
     @property
-    def inputs(self) -> list[str]:
-        """The texts."""
-        return [self.input] if isinstance(self.input, str) else self.input
+    def inputs(self) -> Sequence[str | list[int]]:
+        """The texts, or their tokens."""
+        return _each(self.input)
 
 
 class TokenizeRequest(BaseModel):
