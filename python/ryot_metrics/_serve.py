@@ -21,11 +21,23 @@ ENGINE_OPTIONS = (
     ("-c", "--ctx-size", "tokens of context, shared by all sequences"),
     ("-np", "--parallel", "sequences that are decoded at the same time"),
     ("-b", "--batch-size", "tokens in one decoding step, at most"),
-    (None, "--prefill-chunk", "tokens of a prompt that enter one step, at most"),
+    (None, "--prefill-chunk", "prompt tokens in a step that also continues answers, at most"),
     ("-t", "--threads", "CPU threads; 0 means all cores"),
     (None, "--max-queue", "requests that may wait; more are answered with 429"),
+    (None, "--policy", "how many prompt tokens a step takes: slo or uma"),
+    (None, "--step-ms", "milliseconds that prompts add to a step, at most"),
+    (None, "--ttft-ms", "promise for the first token of requests that name none"),
+    (None, "--tbt-ms", "promise for the time between two tokens of requests that name none"),
+    (None, "--overload", "where a promise cannot be kept: accept, relegate or reject"),
+    (None, "--fairness-tokens", "weighted tokens that a user may be ahead of another"),
+    (None, "--cache-sequences", "sequences that keep prefixes beside those that run"),
+    (None, "--host-cache-bytes", "host memory for prefixes and preempted requests"),
     ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
 )
+
+ENGINE_FLAGS = ("--no-prefix-cache", "--isolate-tenants")
+
+_KINDS = {"--gpu-layers": int}
 
 OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -102,7 +114,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default = getattr(defaults, long.removeprefix("--").replace("-", "_"))
         shown = text if default is None else f"{text} (default: {default})"
         names = [name for name in (short, long) if name]
-        parser.add_argument(*names, type=int, default=default, metavar="N", help=shown)
+        kind = type(default) if default is not None else _KINDS.get(long, float)
+        letter = "N" if kind is int else "NAME" if kind is str else "MS"
+        parser.add_argument(*names, type=kind, default=default, metavar=letter, help=shown)
+    for name in ENGINE_FLAGS:
+        field = name.removeprefix("--").removeprefix("no-").replace("-", "_")
+        value = not name.startswith("--no-")
+        parser.add_argument(name, dest=field, action="store_const", const=value, default=not value)
     for name, how in OPTIONS:
         parser.add_argument(name, **how)
     parser.set_defaults(run=run)
@@ -119,6 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
         from ryot_metrics.serve.stats import StatsLog
 
     names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
+    names += ["prefix_cache", "isolate_tenants"]
     config = EngineConfig(**{name: getattr(arguments, name) for name in names})
     keys = read_keys(arguments.api_key, arguments.api_key_file)
     limits = {

@@ -86,6 +86,7 @@ class Completion:
         duration_seconds: Seconds from queued to finished.
         error: What went wrong, if `finish_reason` is `error`.
         logprobs: The log-probabilities of each token, if they were asked for.
+        cached_tokens: Tokens of the prompt that the prefix cache held.
     """
 
     text: str
@@ -96,6 +97,7 @@ class Completion:
     duration_seconds: float
     error: Exception | None = None
     logprobs: list[TokenLogprobs] | None = None
+    cached_tokens: int = 0
 
     @property
     def token_count(self) -> int:

@@ -83,6 +83,11 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         return self._native.finish_reason if self._ended else None
 
     @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt that the prefix cache held; None before the end."""
+        return self._native.cached_tokens
+
+    @property
     def ttft_seconds(self) -> float | None:
         """Seconds from queued to the first token; None before the end."""
         return self._native.ttft_seconds
@@ -350,6 +355,7 @@ class Engine:
             token_ids=[token for _, token, _ in pieces],
             finish_reason=native.finish_reason or "error",
             prompt_tokens=stream.prompt_tokens,
+            cached_tokens=native.cached_tokens or 0,
             ttft_seconds=native.ttft_seconds,
             duration_seconds=native.duration_seconds or 0.0,
             error=error,

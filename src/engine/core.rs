@@ -39,6 +39,7 @@ struct Job {
     ignore_eos: bool,
     mailbox: Arc<Mailbox>,
     prompt_tokens: usize,
+    cached_tokens: usize,
     completion_tokens: usize,
     /// Distinct sequences in the last step it was part of.
     batch_size: usize,
@@ -57,6 +58,7 @@ impl Job {
             ignore_eos: submission.params.ignore_eos,
             mailbox: submission.mailbox,
             prompt_tokens,
+            cached_tokens: 0,
             completion_tokens: 0,
             batch_size: 0,
             queued_at: submission.queued_at,
@@ -73,6 +75,7 @@ impl Job {
             tail_text: self.text.finish(),
             error,
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
             completion_tokens: self.completion_tokens,
             queued_at: self.queued_at,
             scheduled_at: self.scheduled_at,
@@ -303,12 +306,12 @@ impl Core {
         }
         for admission in &plan.admitted {
             let (id, queried, hit) = (admission.id, admission.queried, admission.hit);
-            let event = if admission.resumed {
-                Event::Resumed { id, at }
+            if admission.resumed {
+                self.observer.observe(&Event::Resumed { id, at });
             } else {
-                Event::PrefixMatched { id, queried, hit }
-            };
-            self.observer.observe(&event);
+                self.job(id).cached_tokens = hit;
+                self.observer.observe(&Event::PrefixMatched { id, queried, hit });
+            }
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Finish {
     pub error: Option<Error>,
     /// Tokens in the prompt.
     pub prompt_tokens: usize,
+    /// How many of these were not computed, because they were when it first got a place.
+    pub cached_tokens: usize,
     /// Tokens in the answer, without the one that ends it.
     pub completion_tokens: usize,
     /// When it was submitted.

@@ -274,6 +274,12 @@ impl PyStream {
         Some(PyErr::from(error).into_value(py).into_any())
     }
 
+    /// Tokens of the prompt that were in the prefix cache; None while it runs.
+    #[getter]
+    fn cached_tokens(&self) -> Option<usize> {
+        self.finish.get().map(|finish| finish.cached_tokens)
+    }
+
     /// Seconds from queued to the first token; None without one.
     #[getter]
     fn ttft_seconds(&self) -> Option<f64> {

@@ -25,6 +25,7 @@ class ScriptedStream:
         self, texts: Sequence[str], prompt_tokens: int, end: str | Exception | None, tail: str
     ) -> None:
         self.prompt_tokens = prompt_tokens
+        self.cached_tokens = 0
         self.completion_tokens = 0
         self.finish_reason: str | None = None
         self.cancelled = threading.Event()

@@ -96,6 +96,7 @@ async def test_usage_chunk_only_if_asked(client: httpx.AsyncClient, engine: Any)
         "prompt_tokens": prompt,
         "completion_tokens": 3,
         "total_tokens": prompt + 3,
+        "prompt_tokens_details": {"cached_tokens": prompt // 8 * 8},
     }
 
 

@@ -22,6 +22,7 @@ from ryot_metrics.serve.responses import (
     ChatResponse,
     CompletionChoice,
     CompletionResponse,
+    PromptTokensDetails,
     ToolCall,
     Usage,
 )
@@ -126,11 +127,13 @@ class Answer:
         """The tokens of all parts; those of a prompt with several answers count once."""
         prompts = {part.group: part.stream.prompt_tokens for part in self.parts}
         prompt = sum(prompts.values())
+        cached = {part.group: part.stream.cached_tokens or 0 for part in reversed(self.parts)}
         completion = sum(part.stream.completion_tokens for part in self.parts)
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(cached.values())),
         )
 
     async def whole(self) -> BaseModel:
