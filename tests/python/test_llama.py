@@ -188,6 +188,33 @@ def test_a_chat_over_http_uses_the_model_s_template(smollm, live):
     json.dumps([chunk.model_dump() for chunk in chunks])
 
 
+def test_forms_of_an_answer_over_http(smollm, live):
+    """The `openai` client's `response_format` binds what the model writes, streamed and whole."""
+    ask = {"messages": [{"role": "user", "content": "Hi! What is your name?"}], "temperature": 1}
+    ask |= {"model": "smollm2-135m", "max_tokens": 100, "seed": 3}
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"enum": [7, 8]}},
+        "required": ["name", "age"],
+    }
+    with openai.OpenAI(base_url=f"{live(smollm)}/v1", api_key="none", max_retries=0) as client:
+        create = client.chat.completions.create
+        form = {"type": "json_schema", "json_schema": {"name": "cat", "schema": schema}}
+        (choice,) = create(**ask, response_format=form).choices
+        jsonschema.validate(json.loads(choice.message.content), schema)
+        assert choice.finish_reason == "stop"
+        chunks = create(**ask, response_format=form, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert text == choice.message.content
+        answer = create(**ask, response_format={"type": "json_object"})
+        assert answer.choices[0].message.content.startswith("{")
+        extra = {"grammar": "root ::= [0-9]{4}", "mirostat": 2, "dry_multiplier": 0.8}
+        answer = client.completions.create(model="", prompt="The year", n=3, extra_body=extra)
+        for one in answer.choices:
+            assert one.text.isdigit()
+            assert len(one.text) == 4
+
+
 SCHEMAS = [
     {"enum": ["é", 1, None, {"a": [True]}]},
     {"type": "string", "maxLength": 8},

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from fakes import ScriptedEngine
+from ryot_metrics import SamplingParams
 from ryot_metrics.serve import create_app
 
 pytestmark = pytest.mark.asyncio
@@ -270,3 +271,76 @@ async def test_a_template_without_tools(engine: Any) -> None:
     response = await post(engine, CHAT, messages=USER, tools=TOOLS)
     assert response.status_code == 400
     assert "the model's chat template reads none" in response.json()["error"]["message"]
+
+
+CITY = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "size": {"enum": [1, 2]}},
+    "required": ["name", "size"],
+}
+SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "schema"),
+    [
+        ({"response_format": {"type": "json_object"}}, {"type": "object"}),
+        ({"response_format": {"type": "json_object", "schema": CITY}}, CITY),
+        ({"response_format": SCHEMA_FORMAT}, CITY),
+        ({"response_format": {"type": "text"}, "json_schema": CITY}, CITY),
+        ({"response_format": {"type": "text"}}, None),
+        ({"grammar": ""}, None),
+    ],
+)
+async def test_each_format_is_a_schema_of_the_engine(fields: Any, schema: Any) -> None:
+    """Every form of an answer reaches the engine as the schema that it means, or as none."""
+    engine = ScriptedEngine(["a"])
+    await post(engine, CHAT, messages=USER, **fields)
+    expected = SamplingParams(json_schema=schema).grammar
+    assert engine.submitted[0]["params"].grammar == expected
+
+
+async def test_how_to_draw_reaches_the_engine() -> None:
+    """A grammar, mirostat and DRY are called as the engine's parameters are."""
+    engine = ScriptedEngine(["a"])
+    grammar = 'root ::= "a"'
+    dry = {"dry_multiplier": 0.5, "dry_base": 2, "dry_allowed_length": 3}
+    dry |= {"dry_penalty_last_n": 64, "dry_sequence_breakers": ["\n"]}
+    mirostat = {"mirostat": 2, "mirostat_tau": 4, "mirostat_eta": 0.2}
+    response = await post(engine, COMPLETIONS, prompt="p", grammar=grammar, **mirostat, **dry)
+    assert response.status_code == 200
+    params = engine.submitted[0]["params"]
+    assert (params.grammar, params.mirostat, params.dry_multiplier) == (grammar, 2, 0.5)
+
+
+MULTIPLE = {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "multipleOf": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"response_format": SCHEMA_FORMAT}, "the model toy cannot use a grammar"),
+        ({"mirostat": 1}, "the model toy cannot use mirostat"),
+        ({"dry_multiplier": 1}, "the model toy cannot use DRY"),
+        ({"response_format": {"type": "xml"}}, "'xml'"),
+        ({"response_format": {"type": "json_schema"}}, "response_format: Field required"),
+        (
+            {"response_format": SCHEMA_FORMAT, "json_schema": CITY},
+            "response_format and json_schema",
+        ),
+        ({"json_schema": CITY, "grammar": "root ::= [a]"}, "grammar and json_schema are given"),
+        ({"response_format": MULTIPLE}, "`multipleOf` at # of the JSON schema is not supported"),
+        ({"grammar": "root ::= ("}, "line 1 of the grammar"),
+        ({"mirostat": 3}, "mirostat: Input should be less than or equal to 2"),
+        ({"dry_penalty_last_n": -1}, "dry_penalty_last_n: Input should be greater"),
+        ({"dry_base": 0.5, "dry_multiplier": 1}, "dry_base is 0.5; it must be from 1 to 10"),
+        ({"guided_json": CITY}, "guided_json: "),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_form_that_cannot_be_had(engine: Any, fields: Any, text: str, stream: bool) -> None:
+    """What the model cannot follow is a 400 that says why, never an answer in another form."""
+    response = await post(engine, CHAT, messages=USER, stream=stream, **fields)
+    assert response.status_code == 400
+    assert text in response.json()["error"]["message"]
+    assert engine.stats()["running"] == 0

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ryot_metrics import SamplingParams
 from ryot_metrics.engine import Terms
+from ryot_metrics.serve.formats import ResponseFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +26,15 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "parallel_tool_calls": (True,),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "min_tokens": (0,),
     "stop_token_ids": ([],),
-    "grammar": ("",),
-    "json_schema": (),
     "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
 }
 """Fields that would change the answer, with the values that (like null) ask for nothing.
 
@@ -51,6 +53,14 @@ SAMPLING = (
     "seed",
     "stop",
     "ignore_eos",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
 )
 """Fields that are called as the engine's parameters are."""
 
@@ -104,6 +114,17 @@ class _Request(BaseModel):
     seed: Int64 | None = None
     stop: str | list[str] | None = None
     ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+    mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: Count | None = None
+    dry_penalty_last_n: Count | None = None
+    dry_sequence_breakers: list[str] | None = None
     n: Annotated[int, Field(ge=1, le=CHOICES_MAX)] | None = None
     user: str | None = None
     priority: Literal["interactive", "background"] | None = None
@@ -145,11 +166,21 @@ class _Request(BaseModel):
         A field that is absent or null keeps the engine's default.
         """
         given = {name: getattr(self, name) for name in SAMPLING}
+        given["json_schema"] = self._schema()
+        given["grammar"] = self.grammar or None  # empty is none, as llama.cpp's server has it
         named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         params = SamplingParams(
             max_tokens=self._most_tokens(), logprobs=self._most_logprobs(), **named
         )
         return [params.for_answer(index) for index in range(self.n or 1)]
+
+    def _schema(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer must fit, from whichever field has it."""
+        form = self.response_format
+        schema = None if form is None else form.schema_of_answer()
+        if schema is not None and self.json_schema is not None:
+            raise ValueError("response_format and json_schema are given; it must be one")
+        return self.json_schema if schema is None else schema
 
     def _most_logprobs(self) -> int | None:
         """How many likeliest tokens are reported at each place; None reports nothing."""
