@@ -17,8 +17,10 @@
 mod cells;
 mod host;
 mod order;
+mod places;
 mod plan;
 mod radix;
+mod step;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,26 +28,18 @@ use std::sync::Arc;
 use crate::backend::Token;
 use crate::clock::{Nanos, seconds_between};
 use crate::engine::config::{EngineConfig, Overload};
-use crate::engine::policy::{Load, Policy, TokenCounters, Work};
+use crate::engine::policy::{Policy, TokenCounters, Work};
 use crate::engine::sequence::Sequence;
 use crate::event::{Class, RequestId, Slo};
 
 use self::cells::Cells;
 pub use self::cells::Op;
 pub use self::host::SnapshotKey;
-use self::host::common;
 use self::order::Rank;
 pub use self::order::{BACKGROUND_PATIENCE, NO_PROMISE};
 pub use self::plan::{Admission, Plan, Span};
 pub use self::radix::BLOCK;
 use self::radix::Scope;
-
-/// Cells kept free for the growth of each answer when a place is given: a sequence that gets one is
-/// not preempted at once.
-const HEADROOM: usize = 32;
-
-/// The part of the prompt tokens that background requests get while interactive ones want them all.
-const BACKGROUND_SHARE: f64 = 0.1;
 
 /// Failures in a row, for want of cells or by an abort, after which a request is given up.
 const MAX_FAILURES: u32 = 8;
@@ -304,196 +298,6 @@ impl Scheduler {
             Overload::Relegate => Verdict::Relegated,
             Overload::Reject => Verdict::Refused { expected },
         }
-    }
-
-    fn make_room_for_answers(&mut self, now: Nanos, plan: &mut Plan) {
-        let decodes = |live: &[Sequence]| live.iter().filter(|s| s.is_decoding()).count();
-        while !self.cells.make_room(decodes(&self.live)) && self.live.len() > 1 {
-            self.park_last(now, plan, None);
-        }
-    }
-
-    /// Gives places to the first in the order, as long as they fit.
-    fn give_places(&mut self, now: Nanos, plan: &mut Plan) {
-        while let Some((index, rank)) = self.first_waiting(now) {
-            if self.is_busy_with_earlier(&rank, now) {
-                return;
-            }
-            let fits = self.live.len() < self.config.parallel && self.fits(&self.waiting[index]);
-            let done = if fits || self.live.is_empty() {
-                self.give_place(index, plan)
-            } else {
-                self.park_last(now, plan, Some(rank.class))
-            };
-            if !done {
-                return;
-            }
-        }
-    }
-
-    /// Whether prompts before this rank fill a step anyway: a further one would only hold a place.
-    fn is_busy_with_earlier(&self, rank: &Rank, now: Nanos) -> bool {
-        let mut prefills = self.live.iter().filter(|sequence| !sequence.is_decoding());
-        let pending: usize = prefills.clone().map(Sequence::pending).sum();
-        pending >= self.config.batch_size && prefills.all(|other| self.rank(other, now) < *rank)
-    }
-
-    fn give_place(&mut self, index: usize, plan: &mut Plan) -> bool {
-        let scope = self.scope(&self.waiting[index]);
-        let Some((slot, hit)) = self.cells.take(&scope, self.waiting[index].tokens()) else {
-            return false;
-        };
-        let mut sequence = self.waiting.swap_remove(index);
-        sequence.slot = Some(slot);
-        sequence.set_computed(hit);
-        let resumed = sequence.parked_at.take().is_some();
-        let (id, queried) = (sequence.id, sequence.tokens().len());
-        plan.admitted.push(Admission { id, queried, hit, resumed });
-        self.live.push(sequence);
-        true
-    }
-
-    /// Whether the cells are there for what this sequence and those with a place surely need.
-    fn fits(&self, sequence: &Sequence) -> bool {
-        let growth: usize = self.live.iter().map(|other| other.growth(HEADROOM)).sum();
-        let shared = self.cells.live_matched(&self.scope(sequence), sequence.tokens());
-        let own = sequence.tokens().len() - shared + sequence.answer_left().min(HEADROOM);
-        self.cells.live() + growth + own <= self.config.ctx_size
-    }
-
-    /// Takes the place from the lowest class, and of that from the newest; only from classes below
-    /// this one, if one is given. Says whether there was one.
-    fn park_last(&mut self, now: Nanos, plan: &mut Plan, above: Option<Class>) -> bool {
-        let may = |s: &Sequence| above.is_none_or(|class| self.rank(s, now).class > class);
-        let candidates = self.live.iter().enumerate().filter(|(_, sequence)| may(sequence));
-        let last = candidates.max_by_key(|(_, s)| (s.class, s.queued_at, s.id));
-        let Some((index, _)) = last else { return false };
-        let mut sequence = self.live.remove(index);
-        let seconds = self.seconds_of(&sequence);
-        self.cells.keep(sequence.slot.expect("it is live"), seconds, true);
-        sequence.park(now);
-        // Who got its place in this very step never had it.
-        match plan.admitted.iter().position(|admission| admission.id == sequence.id) {
-            Some(index) if plan.admitted.remove(index).resumed => (),
-            Some(_) => sequence.parked_at = None,
-            None => plan.parked.push(sequence.id),
-        }
-        self.waiting.push(sequence);
-        true
-    }
-
-    fn plan_decodes(&mut self, now: Nanos, plan: &mut Plan) {
-        let is_free = |s: &Sequence| s.class == Class::Background && s.tbt.is_none();
-        let (mut free, bound): (Vec<usize>, Vec<usize>) = (0..self.live.len())
-            .filter(|&index| self.live[index].is_decoding())
-            .partition(|&index| is_free(&self.live[index]));
-        let work = |indices: &[usize]| {
-            let decode = |work: Work, &index: &usize| work.with_decode(self.live[index].computed());
-            indices.iter().fold(Work::default(), decode)
-        };
-        let load = Load { work: work(&bound), slack: self.slack(now), ..Load::default() };
-        let count = self.policy.background_decodes(&load, &work(&free));
-        free.sort_by_key(|&index| std::cmp::Reverse(self.live[index].skipped));
-        let run = free.len().min(count);
-        for &index in &free[run..] {
-            self.live[index].skipped += 1;
-        }
-        let room = self.config.ctx_size - self.cells.used();
-        for &index in bound.iter().chain(&free[..run]).take(room) {
-            self.live[index].skipped = 0;
-            plan.append(&self.live[index], 1);
-        }
-        plan.decode_tokens = plan.rows.len();
-    }
-
-    /// Time until the tightest promise of an answer is due.
-    fn slack(&self, now: Nanos) -> Option<Nanos> {
-        let due = |s: &Sequence| Some(s.last_token_at?.saturating_add(s.tbt?).saturating_sub(now));
-        self.live.iter().filter(|sequence| sequence.is_decoding()).filter_map(due).min()
-    }
-
-    fn plan_prefill(&mut self, now: Nanos, plan: &mut Plan) {
-        let mut order = self.leaders(now);
-        let wanted = order.iter().map(|&index| self.live[index].pending()).sum();
-        let room = self.config.batch_size - plan.rows.len();
-        let load = Load {
-            work: plan.work(),
-            slack: self.slack(now),
-            wanted,
-            base_context: order.first().map_or(0, |&index| self.live[index].computed()),
-            room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
-        };
-        let allowance = self.policy.prefill(&load);
-        plan.budget = plan.decode_tokens + allowance.target;
-        plan.prefill_skipped = allowance.skipped;
-        self.cells.make_room(plan.decode_tokens + allowance.tokens);
-        let free = self.config.ctx_size - self.cells.used() - plan.decode_tokens;
-        let mut left = allowance.tokens.min(free);
-        if let Some(first) = self.background_turn(&order, left) {
-            let index = order.remove(first);
-            let share = (self.credit as usize).min(left);
-            let given = plan.append(&self.live[index], share);
-            self.credit -= given as f64;
-            left -= given;
-        }
-        for index in order {
-            let sequence = &self.live[index];
-            let chunk = self.policy.chunk(sequence.answer_len() > 0);
-            left -= plan.append(sequence, left.min(chunk));
-        }
-    }
-
-    /// Which of these prompts is a background request's, if it is its turn to go first.
-    fn background_turn(&mut self, order: &[usize], tokens: usize) -> Option<usize> {
-        let class = |&index: &usize| self.live[index].class;
-        let first = order.iter().position(|index| class(index) == Class::Background)?;
-        if first == 0 {
-            return None;
-        }
-        self.credit += tokens as f64 * BACKGROUND_SHARE;
-        (self.credit >= BLOCK as f64).then_some(first)
-    }
-
-    /// Prompts to compute, in their order. Each takes over what the others have computed of it;
-    /// who then shares more with one before it waits for that.
-    fn leaders(&mut self, now: Nanos) -> Vec<usize> {
-        let mut order: Vec<usize> =
-            (0..self.live.len()).filter(|&index| !self.live[index].is_decoding()).collect();
-        for &index in &order {
-            let Sequence { slot, .. } = self.live[index];
-            let sequence = &mut self.live[index];
-            let tokens = &sequence.tokens()[..sequence.tokens().len() - 1];
-            let length = self.cells.advance(slot.expect("it is live"), tokens);
-            sequence.set_computed(length);
-        }
-        order.sort_by_cached_key(|&index| self.rank(&self.live[index], now));
-        let mut leaders: Vec<usize> = Vec::with_capacity(order.len());
-        for index in order {
-            if !leaders.iter().any(|&leader| self.follows(index, leader)) {
-                leaders.push(index);
-            }
-        }
-        leaders
-    }
-
-    /// Whether the leader is about to compute at least a block that this one could use.
-    fn follows(&self, index: usize, leader: usize) -> bool {
-        let (own, other) = (&self.live[index], &self.live[leader]);
-        if !self.divisible || self.scope(own) != self.scope(other) {
-            return false;
-        }
-        let most = own.tokens().len() - 1;
-        let shared = common(&own.tokens()[..most], other.tokens()) / BLOCK * BLOCK;
-        shared >= own.computed() + BLOCK && shared > other.computed() / BLOCK * BLOCK
-    }
-
-    fn first_waiting(&self, now: Nanos) -> Option<(usize, Rank)> {
-        let full = self.live.len() >= self.config.parallel;
-        if full && self.live.iter().all(|sequence| sequence.class == Class::Interactive) {
-            return None;
-        }
-        let ranks = self.waiting.iter().map(|sequence| self.rank(sequence, now)).enumerate();
-        ranks.min_by(|(_, a), (_, b)| a.cmp(b))
     }
 
     fn rank(&self, sequence: &Sequence, now: Nanos) -> Rank {

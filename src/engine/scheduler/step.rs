@@ -1,0 +1,120 @@
+//! What of the sequences with a place a step computes. Must not know: who gets a place.
+
+use crate::clock::Nanos;
+use crate::engine::policy::{Load, Work};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::scheduler::host::common;
+use crate::engine::scheduler::plan::Plan;
+use crate::engine::scheduler::radix::BLOCK;
+use crate::engine::sequence::Sequence;
+use crate::event::Class;
+
+/// The part of the prompt tokens that background requests get while interactive ones want them all.
+const BACKGROUND_SHARE: f64 = 0.1;
+
+impl Scheduler {
+    pub(super) fn plan_decodes(&mut self, now: Nanos, plan: &mut Plan) {
+        let is_free = |s: &Sequence| s.class == Class::Background && s.tbt.is_none();
+        let (mut free, bound): (Vec<usize>, Vec<usize>) = (0..self.live.len())
+            .filter(|&index| self.live[index].is_decoding())
+            .partition(|&index| is_free(&self.live[index]));
+        let work = |indices: &[usize]| {
+            let decode = |work: Work, &index: &usize| work.with_decode(self.live[index].computed());
+            indices.iter().fold(Work::default(), decode)
+        };
+        let load = Load { work: work(&bound), slack: self.slack(now), ..Load::default() };
+        let count = self.policy.background_decodes(&load, &work(&free));
+        free.sort_by_key(|&index| std::cmp::Reverse(self.live[index].skipped));
+        let run = free.len().min(count);
+        for &index in &free[run..] {
+            self.live[index].skipped += 1;
+        }
+        let room = self.config.ctx_size - self.cells.used();
+        for &index in bound.iter().chain(&free[..run]).take(room) {
+            self.live[index].skipped = 0;
+            plan.append(&self.live[index], 1);
+        }
+        plan.decode_tokens = plan.rows.len();
+    }
+
+    /// Time until the tightest promise of an answer is due.
+    fn slack(&self, now: Nanos) -> Option<Nanos> {
+        let due = |s: &Sequence| Some(s.last_token_at?.saturating_add(s.tbt?).saturating_sub(now));
+        self.live.iter().filter(|sequence| sequence.is_decoding()).filter_map(due).min()
+    }
+
+    pub(super) fn plan_prefill(&mut self, now: Nanos, plan: &mut Plan) {
+        let mut order = self.leaders(now);
+        let wanted = order.iter().map(|&index| self.live[index].pending()).sum();
+        let room = self.config.batch_size - plan.rows.len();
+        let load = Load {
+            work: plan.work(),
+            slack: self.slack(now),
+            wanted,
+            base_context: order.first().map_or(0, |&index| self.live[index].computed()),
+            room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
+        };
+        let allowance = self.policy.prefill(&load);
+        plan.budget = plan.decode_tokens + allowance.target;
+        plan.prefill_skipped = allowance.skipped;
+        self.cells.make_room(plan.decode_tokens + allowance.tokens);
+        let free = self.config.ctx_size - self.cells.used() - plan.decode_tokens;
+        let mut left = allowance.tokens.min(free);
+        if let Some(first) = self.background_turn(&order, left) {
+            let index = order.remove(first);
+            let share = (self.credit as usize).min(left);
+            let given = plan.append(&self.live[index], share);
+            self.credit -= given as f64;
+            left -= given;
+        }
+        for index in order {
+            let sequence = &self.live[index];
+            let chunk = self.policy.chunk(sequence.answer_len() > 0);
+            left -= plan.append(sequence, left.min(chunk));
+        }
+    }
+
+    /// Which of these prompts is a background request's, if it is its turn to go first.
+    fn background_turn(&mut self, order: &[usize], tokens: usize) -> Option<usize> {
+        let class = |&index: &usize| self.live[index].class;
+        let first = order.iter().position(|index| class(index) == Class::Background)?;
+        if first == 0 {
+            return None;
+        }
+        self.credit += tokens as f64 * BACKGROUND_SHARE;
+        (self.credit >= BLOCK as f64).then_some(first)
+    }
+
+    /// Prompts to compute, in their order. Each takes over what the others have computed of it;
+    /// who then shares more with one before it waits for that.
+    fn leaders(&mut self, now: Nanos) -> Vec<usize> {
+        let mut order: Vec<usize> =
+            (0..self.live.len()).filter(|&index| !self.live[index].is_decoding()).collect();
+        for &index in &order {
+            let Sequence { slot, .. } = self.live[index];
+            let sequence = &mut self.live[index];
+            let tokens = &sequence.tokens()[..sequence.tokens().len() - 1];
+            let length = self.cells.advance(slot.expect("it is live"), tokens);
+            sequence.set_computed(length);
+        }
+        order.sort_by_cached_key(|&index| self.rank(&self.live[index], now));
+        let mut leaders: Vec<usize> = Vec::with_capacity(order.len());
+        for index in order {
+            if !leaders.iter().any(|&leader| self.follows(index, leader)) {
+                leaders.push(index);
+            }
+        }
+        leaders
+    }
+
+    /// Whether the leader is about to compute at least a block that this one could use.
+    fn follows(&self, index: usize, leader: usize) -> bool {
+        let (own, other) = (&self.live[index], &self.live[leader]);
+        if !self.divisible || self.scope(own) != self.scope(other) {
+            return false;
+        }
+        let most = own.tokens().len() - 1;
+        let shared = common(&own.tokens()[..most], other.tokens()) / BLOCK * BLOCK;
+        shared >= own.computed() + BLOCK && shared > other.computed() / BLOCK * BLOCK
+    }
+}
