@@ -1,7 +1,7 @@
 //! The engine's Unix socket over real connections: failures of the model, ends of engine and server.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,8 +66,12 @@ fn until(stream: &mut UnixStream, event: &str) -> Value {
     }
 }
 
+/// Whether the server has closed it; one that it had not yet accepted is reset.
 fn is_closed(stream: &mut UnixStream) -> bool {
-    stream.read(&mut [0]).unwrap() == 0
+    match stream.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 #[test]
