@@ -122,16 +122,26 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         return self
 
     async def __anext__(self) -> Chunk:
+        await self.ready()
+        if self._ready:
+            return self._take()
+        raise StopAsyncIteration
+
+    async def ready(self) -> None:
+        """Waits until a chunk or the end is there, and takes nothing.
+
+        Raises:
+            QueueFullError: If the request's first token cannot come as promised.
+            DecodeError: If it failed and no chunk is left to take.
+        """
         while not self._ready and not self._ended and not self._fill():
             if self._waker is None:
                 self._waker = _Waker.of_running_loop()
                 self._native.attach(self._waker.wakeup)
             else:
                 await self._waker.wait(self)
-        if self._ready:
-            return self._take()
-        self._raise_error()
-        raise StopAsyncIteration
+        if not self._ready:
+            self._raise_error()
 
     def _take(self) -> Chunk:
         chunk = self._ready.popleft()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fakes import ScriptedEngine
-from ryot_metrics import SamplingParams
+from ryot_metrics import Engine, EngineConfig, SamplingParams
 from ryot_metrics.serve import create_app
 
 pytestmark = pytest.mark.asyncio
@@ -344,3 +344,19 @@ async def test_a_form_that_cannot_be_had(engine: Any, fields: Any, text: str, st
     assert response.status_code == 400
     assert text in response.json()["error"]["message"]
     assert engine.stats()["running"] == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_promise_that_cannot_be_kept_is_a_429(stream: bool) -> None:
+    """With `overload="reject"`, such a request is refused with `Retry-After`, streaming or not."""
+    body = {"prompt": "hello " * 300, "max_tokens": 2, "stream": stream}
+    with Engine("toy", EngineConfig(overload="reject")) as engine:
+        transport = httpx.ASGITransport(create_app(engine))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            kept = await client.post(COMPLETIONS, json={**body, "slo": {"ttft_ms": 60_000}})
+            assert kept.status_code == 200
+            engine.clear_cache()
+            broken = await client.post(COMPLETIONS, json={**body, "slo": {"ttft_ms": 0.01}})
+    assert broken.status_code == 429
+    assert int(broken.headers["retry-after"]) >= 1
+    assert "ttft_ms" in broken.json()["error"]["message"]

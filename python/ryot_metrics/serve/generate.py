@@ -6,6 +6,7 @@ waiting for tokens never holds a thread. Nothing here happens per token.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -123,6 +124,8 @@ async def _reply(
     try:
         answer = await run_in_threadpool(accept)
         if body.stream:
+            if body.slo is not None and body.slo.ttft_ms is not None:
+                await _begun(answer, request)
             return EventStream(answer, include_usage=body.include_usage)
         try:
             whole = await while_connected(request.receive, answer.whole())
@@ -131,3 +134,16 @@ async def _reply(
     except Exception as error:
         raise ApiError.of(error) from error
     return Response(status_code=CLIENT_CLOSED_REQUEST) if whole is None else whole
+
+
+async def _begun(answer: Answer, request: Request) -> None:
+    """Wait for every first token: a promise that cannot be kept is a status, not an event."""
+
+    async def ready() -> None:
+        await asyncio.gather(*(part.stream.ready() for part in answer.parts))
+
+    try:
+        await while_connected(request.receive, ready())
+    except Exception:
+        answer.close()
+        raise

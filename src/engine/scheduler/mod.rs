@@ -41,6 +41,9 @@ pub use self::plan::{Admission, Plan, Span};
 pub use self::radix::BLOCK;
 use self::radix::Scope;
 
+/// Prompt tokens after which it is known well enough what one takes to refuse a request.
+const LEARNED: usize = 32;
+
 /// Failures in a row, for want of cells or by an abort, after which a request is given up.
 const MAX_FAILURES: u32 = 8;
 
@@ -75,6 +78,8 @@ pub struct Scheduler {
     /// The part of the time that goes to prompts while some wait, as a moving mean.
     prefill_share: f64,
     failures: u32,
+    /// Prompt tokens computed so far, up to [`LEARNED`].
+    learned: usize,
 }
 
 impl Scheduler {
@@ -99,6 +104,7 @@ impl Scheduler {
             credit: 0.0,
             prefill_share: 1.0,
             failures: 0,
+            learned: 0,
             config,
         }
     }
@@ -138,6 +144,7 @@ impl Scheduler {
     pub fn commit(&mut self, plan: &Plan, nanos: Nanos) {
         self.failures = 0;
         let work = plan.work();
+        self.learned = LEARNED.min(self.learned + work.prefill);
         self.note_share(&work, nanos);
         self.policy.observe(&work, nanos);
         for span in &plan.spans {
@@ -287,8 +294,8 @@ impl Scheduler {
     }
 
     fn judge(&self, sequence: &Sequence, now: Nanos) -> Verdict {
-        let Some(due) = sequence.first_token_due.filter(|_| sequence.class == Class::Interactive)
-        else {
+        let promised = sequence.first_token_due.filter(|_| sequence.class == Class::Interactive);
+        let Some(due) = promised.filter(|_| self.learned >= LEARNED) else {
             return Verdict::Accepted;
         };
         let expected = self.expected_ttft(sequence, now);
