@@ -213,6 +213,7 @@ impl Core {
 
     fn restart(&mut self, decoder: &mut dyn Decoder) {
         let at = self.clock.now();
+        self.snapshots.clear();
         for id in self.scheduler.restart(at) {
             self.observer.observe(&Event::Preempted { id, at });
         }

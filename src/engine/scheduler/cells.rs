@@ -290,13 +290,13 @@ impl Cells {
         }
     }
 
-    /// Forgets all slots and copies.
+    /// Forgets all slots and copies; whoever keeps the copies must throw them away.
     pub(super) fn reset(&mut self) {
         self.ops.clear();
         for seq in 0..self.slots.len() as SeqId {
             self.forget(seq);
         }
-        self.discard_all();
+        self.host.reset();
     }
 
     /// How many of these tokens stand in cells that other requests need anyway.

@@ -44,6 +44,12 @@ impl Host {
         Self { limit, ..Self::default() }
     }
 
+    /// Forgets all copies. Their keys are never used again.
+    pub(super) fn reset(&mut self) {
+        self.copies.clear();
+        self.bytes = 0;
+    }
+
     /// Bytes of all copies.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
