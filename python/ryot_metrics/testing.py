@@ -47,6 +47,7 @@ _ROLLING = (
     "ryot_tokens_per_second",
     "ryot_average_tokens_per_minute",
     "ryot_token_efficiency_ratio",
+    "ryot_engine_idle_ratio",
 )
 
 

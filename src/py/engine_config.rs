@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 ///     gpu_layers: Layers of the model on a GPU. Default: all if this build has a GPU backend.
 ///     policy: How many prompt tokens a step takes: `slo`, the default, by the time that promises
 ///         leave; `uma`, by an average of step times with a guard of latencies.
-///     step_ms: The most milliseconds that prompts add to a step. Default 50.
+///     step_ms: The most milliseconds that prompts add to a step. Default 65.
 ///     ttft_ms: The promise for the first token of interactive requests that name none, in
 ///         milliseconds. Default None.
 ///     tbt_ms: The promise for the time between two tokens of interactive requests that name none,
