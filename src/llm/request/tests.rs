@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::{Class, Event, FinishReason, Observer, Origin};
 use crate::llm::{EngineObserver, Settings};
 use crate::metrics::{Format, Registry, encode};
