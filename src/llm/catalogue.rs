@@ -49,10 +49,16 @@ pub struct Row {
     pub shape: Shape,
     /// The labels.
     pub labels: &'static [&'static str],
+    /// Labels that are stored behind them for the pages of other profiles; the family's own page
+    /// shows the sums over them.
+    pub unshown: &'static [&'static str],
 }
 
 macro_rules! catalogue {
-    ($($id:ident: $name:literal, $shape:expr, [$($label:literal),*], $help:literal;)*) => {
+    ($(
+        $id:ident: $name:literal, $shape:expr,
+        [$($label:literal),*] $(+ [$($unshown:literal),*])?, $help:literal;
+    )*) => {
         /// The families, by a name that the compiler checks.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Name {
@@ -61,7 +67,13 @@ macro_rules! catalogue {
 
         /// All rows, in the order in which they stand on the page.
         pub const CATALOGUE: &[Row] = &[
-            $(Row { name: $name, help: $help, shape: $shape, labels: &[$($label),*] },)*
+            $(Row {
+                name: $name,
+                help: $help,
+                shape: $shape,
+                labels: &[$($label),*],
+                unshown: &[$($($unshown),*)?],
+            },)*
         ];
 
         impl Name {
@@ -89,7 +101,7 @@ const BATCH_TOKENS: &[f64] =
 
 catalogue! {
     Requests: "ryot_inference_requests", Shape::Counter,
-        ["model", "status", "endpoint", "error_type"],
+        ["model", "status", "endpoint", "error_type"] + ["finish_reason"],
         "Requests by how they ended.";
     Errors: "ryot_inference_errors", Shape::Counter,
         ["model", "error_type", "severity"],
@@ -98,7 +110,7 @@ catalogue! {
         ["model"],
         "Requests that were tried again.";
     Latency: "ryot_inference_latency_seconds", Shape::Histogram(LATENCY),
-        ["model", "batch_size", "generation_mode"],
+        ["model", "batch_size", "generation_mode"] + ["error_type"],
         "Time of a request from queued to finished.";
     Ttft: "ryot_ttft_latency_seconds", Shape::Histogram(TTFT),
         ["model", "prompt_size", "device"],

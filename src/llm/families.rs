@@ -1,7 +1,8 @@
 //! The stored families of the catalogue, each made with its first write.
 //!
 //! A histogram is stored with the bounds of every page that shows it, in whatever profile, and
-//! each page shows the sums over its own: nothing is written twice.
+//! each page shows the sums over its own: nothing is written twice. So it is with labels that only
+//! other profiles show.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,6 +11,7 @@ use parking_lot::RwLock;
 
 use super::catalogue::{CATALOGUE, Name, Row, Shape};
 use super::computed::{Computed, give};
+use super::merged::Merged;
 use super::profile::PROFILES;
 use crate::error::Result;
 use crate::metrics::{
@@ -72,7 +74,10 @@ impl Slot {
             sampling: self.sampling.clone(),
             ..Options::default()
         };
-        let mut desc = describe(self.name.row());
+        let row = self.name.row();
+        let mut desc = describe(row);
+        desc.label_names =
+            row.labels.iter().chain(row.unshown).map(|name| (*name).into()).collect();
         desc.bounds = stored_bounds(self.name, &plan.bounds).into();
         desc.native = plan.native;
         Family::new(desc, options)
@@ -81,6 +86,15 @@ impl Slot {
     /// The family, unless nothing was written or it is switched off.
     pub(super) fn shown(&self) -> Option<&Arc<Family>> {
         self.family.get().filter(|_| !self.hidden.load(Ordering::Relaxed))
+    }
+
+    /// Gives the family with the bounds that its own page shows.
+    fn collect(&self, family: &Arc<Family>, sink: &mut dyn Sink) {
+        if matches!(self.name.row().shape, Shape::Histogram(_)) {
+            family.collect(&mut Rebucketed::new(&self.plan().bounds, sink));
+        } else {
+            family.collect(sink);
+        }
     }
 
     /// How the family is made, or was.
@@ -115,7 +129,7 @@ impl Slot {
     }
 }
 
-/// The description of a row, without buckets.
+/// The description of a row as its own page has it, without buckets.
 pub(super) fn describe(row: &Row) -> Desc {
     Desc::new(row.shape.kind(), row.name, row.help, row.labels).expect("a row is a valid family")
 }
@@ -217,10 +231,12 @@ impl Source for Stored {
                 continue;
             }
             let Some(family) = slot.shown() else { continue };
-            if matches!(slot.name.row().shape, Shape::Histogram(_)) {
-                family.collect(&mut Rebucketed::new(&slot.plan().bounds, sink));
+            if slot.name.row().unshown.is_empty() {
+                slot.collect(family, sink);
             } else {
-                family.collect(sink);
+                let mut merged = Merged::new(desc);
+                slot.collect(family, &mut merged);
+                merged.give(sink);
             }
         }
     }

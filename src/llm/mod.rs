@@ -15,6 +15,7 @@ mod gpu;
 mod kv_cache;
 mod labels;
 mod listen;
+mod merged;
 mod profile;
 mod rates;
 mod recorder;

@@ -26,6 +26,7 @@ use super::settings::Settings;
 use super::view::VIEWS;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
+use crate::event::FinishReason;
 use crate::metrics::{Family, Registry, Series};
 
 /// Turns facts into samples.
@@ -122,7 +123,8 @@ impl Recorder {
     /// Counts a request that never became one: refused on arrival.
     pub fn reject(&self, model: &str, endpoint: &str, kind: ErrorKind) {
         let requests = self.family(Name::Requests);
-        requests.series(&[model, "error", endpoint, kind.as_str()]).add(1.0);
+        let labels = [model, "error", endpoint, kind.as_str(), FinishReason::Error(kind).as_str()];
+        requests.series(&labels).add(1.0);
         self.count_error(model, kind, kind.severity());
     }
 

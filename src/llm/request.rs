@@ -160,6 +160,12 @@ impl Request {
         self.state.lock().prompt_tokens = Some(tokens);
     }
 
+    /// Whether the answer ended at its limit of tokens, and not by itself. Of a request with parts
+    /// it is said as soon as one of them did.
+    pub fn set_truncated(&self, truncated: bool) {
+        self.state.lock().truncated = truncated;
+    }
+
     /// Whether it has ended, or what it is a part of.
     pub fn is_finished(&self) -> bool {
         let whole = self.parent.as_ref().filter(|_| self.is_part);

@@ -14,7 +14,7 @@ use super::labels::Priority;
 use super::rates::ModelRates;
 use super::request::Status;
 use crate::error::ErrorKind;
-use crate::event::Mode;
+use crate::event::{FinishReason, Mode};
 use crate::metrics::{Series, same_text};
 
 /// What identifies a scope.
@@ -55,8 +55,8 @@ impl Lazy {
 pub(super) struct Scope {
     pub(super) key: ScopeKey,
     pub(super) active: Arc<Series>,
-    /// Requests that ended with no error type.
-    pub(super) succeeded: Arc<Series>,
+    /// Requests that ended well: by themselves, and at their limit of tokens.
+    pub(super) succeeded: [Arc<Series>; 2],
     pub(super) cancelled: Arc<Series>,
     /// By the class of the batch's size.
     pub(super) latency: [Lazy; BATCH_SIZES.len()],
@@ -81,10 +81,16 @@ pub(super) struct Scope {
 impl Scope {
     pub(super) fn new(key: ScopeKey, families: &Families, rates: Arc<ModelRates>) -> Self {
         let model = &*key.model;
-        let ended = |status: Status| {
-            families.get(Name::Requests).series(&[model, status.as_str(), &key.endpoint, ""])
+        let ended = |status: Status, reason: FinishReason| {
+            let labels = [model, status.as_str(), &key.endpoint, "", reason.as_str()];
+            families.get(Name::Requests).series(&labels)
         };
-        let [succeeded, .., cancelled] = Status::ALL.map(ended);
+        let succeeded =
+            [FinishReason::Stop, FinishReason::Length].map(|it| ended(Status::Success, it));
+        for status in [Status::Error, Status::Timeout, Status::Partial] {
+            ended(status, FinishReason::Error(ErrorKind::InferenceError));
+        }
+        let cancelled = ended(Status::Cancelled, FinishReason::Cancelled);
         for kind in ErrorKind::ALL {
             families.get(Name::Errors).series(&[model, kind.as_str(), kind.severity()]);
         }

@@ -177,7 +177,9 @@ impl Sessions {
             FinishReason::Cancelled => (Status::Cancelled, None),
             FinishReason::Error(kind) => (Status::Error, Some(kind)),
         };
-        session.request?.finish(at, End { status, kind, severity: None, batch_size })
+        let request = session.request?;
+        request.set_truncated(reason == FinishReason::Length);
+        request.finish(at, End { status, kind, severity: None, batch_size })
     }
 }
 

@@ -16,7 +16,8 @@ use super::current::{Place, Variable};
 use super::facts::Number;
 use super::request::{PyRequest, kind_of, status_of};
 use crate::clock::{Nanos, seconds_between};
-use crate::event::Mode;
+use crate::error::Error;
+use crate::event::{FinishReason, Mode};
 use crate::llm::{Severity, Status};
 
 /// Numbers of tokens and of sequences are below it.
@@ -54,6 +55,17 @@ fn label<'a>(
         (None, Some(given)) => given.bind(py).cast::<PyString>()?.to_str(),
         (None, None) => Ok(default),
     }
+}
+
+/// Whether an answer that ended for this reason was cut off.
+///
+/// # Errors
+/// `ValueError` for another reason.
+fn truncated_of(reason: &str) -> PyResult<bool> {
+    let known = [FinishReason::Stop, FinishReason::Length].map(FinishReason::as_str);
+    let text = || format!("reason is {reason:?}; it must be one of {}", known.join(", "));
+    let found = known.iter().position(|known| *known == reason);
+    Ok(found.ok_or_else(|| Error::InvalidArgument(text()))? == 1)
 }
 
 /// A request that is open between `_open` and `_close`.
@@ -231,6 +243,15 @@ impl PyBlock {
         Self::tell_count(slf, "set_prompt_tokens", count, |_, request, count| {
             request.set_prompt_tokens(count as usize);
         })
+    }
+
+    /// Why the answer ended: `stop`, by itself, or `length`, at its limit of tokens.
+    ///
+    /// Raises:
+    ///     ValueError: For another reason.
+    fn set_finish_reason(slf: &Bound<'_, Self>, reason: &str) -> PyResult<()> {
+        let truncated = truncated_of(reason)?;
+        Self::tell(slf, "set_finish_reason", |_, request| request.set_truncated(truncated))
     }
 
     /// Records a time to first token that the caller measured, in seconds.

@@ -42,7 +42,10 @@ pub(super) fn catalogue() -> Vec<CatalogueRow> {
     let stored = CATALOGUE.iter().map(|row| (*row, row.name));
     let views = VIEWS.iter().map(|view| {
         let labels = &["model"][..];
-        (Row { name: view.name, help: view.help, labels, shape: view.shape }, view.name)
+        (
+            Row { name: view.name, help: view.help, labels, unshown: &[], shape: view.shape },
+            view.name,
+        )
     });
     let row = |(row, name): (Row, &str)| {
         let kind = row.shape.kind();
@@ -201,6 +204,11 @@ impl PyRequest {
     /// The prompt has this many tokens.
     pub(super) fn set_prompt_tokens(&self, count: usize) {
         self.request.set_prompt_tokens(count);
+    }
+
+    /// Whether the answer ended at its limit of tokens, and not by itself.
+    pub(super) fn set_truncated(&self, truncated: bool) {
+        self.request.set_truncated(truncated);
     }
 
     /// Records a time to first token that the caller measured.

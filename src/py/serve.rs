@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 use super::boundary::detached;
 use super::registry::PyRegistry;
 use crate::error::{Error, Result};
-use crate::serve::{Bind, Coding, Limits, ServeConfig, Server, TlsFiles};
+use crate::serve::{Bind, Coding, Limits, ServeConfig, Server, StaticPage, TlsFiles};
 
 /// A thread that answers scrapes without the interpreter.
 ///
@@ -22,7 +22,8 @@ use crate::serve::{Bind, Coding, Limits, ServeConfig, Server, TlsFiles};
 ///     port: The port; 0 lets the system choose.
 ///     unix_socket: The file of a Unix socket, which then takes the place of host and port.
 ///     unix_mode: The permissions of that file. Default 0o600.
-///     path: The one path that has the page; by default, all have it.
+///     path: The one path that has the page; by default, all others have it.
+///     pages: Pages beside it: the path, headers and body of each.
 ///     certfile: A PEM file with the server's certificate and its chain.
 ///     keyfile: A PEM file with its private key; by default it is in `certfile`.
 ///     client_cafile: A PEM file with the authorities whose client certificates are good.
@@ -44,8 +45,8 @@ pub(super) struct PyServer(Server);
 impl PyServer {
     #[new]
     #[pyo3(signature = (
-        registry, host, port, *, unix_socket=None, unix_mode=0o600, path=None, certfile=None,
-        keyfile=None, client_cafile=None, client_auth_required=false, max_connections=None,
+        registry, host, port, *, unix_socket=None, unix_mode=0o600, path=None,
+        pages=Vec::new(), certfile=None, keyfile=None, client_cafile=None, client_auth_required=false, max_connections=None,
         max_header_bytes=None, read_timeout=None, write_timeout=None, compress_min_bytes=None
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
@@ -57,6 +58,7 @@ impl PyServer {
         unix_socket: Option<PathBuf>,
         unix_mode: u32,
         path: Option<String>,
+        pages: Vec<(String, Vec<(String, String)>, Vec<u8>)>,
         certfile: Option<PathBuf>,
         keyfile: Option<PathBuf>,
         client_cafile: Option<PathBuf>,
@@ -81,7 +83,14 @@ impl PyServer {
         };
         let tls = tls_files(certfile, keyfile, client_cafile, client_auth_required)?;
         let profile = registry.profile().map(str::to_owned);
-        let config = ServeConfig { bind, path, profile, tls, limits, ..ServeConfig::default() };
+        let pages = pages.into_iter().map(|(path, headers, body)| StaticPage {
+            path,
+            headers,
+            body: body.into(),
+        });
+        let pages = pages.collect();
+        let config =
+            ServeConfig { bind, path, pages, profile, tls, limits, ..ServeConfig::default() };
         let registry = Arc::clone(registry.core());
         Ok(Self(detached(py, || Server::start(registry, config))?))
     }

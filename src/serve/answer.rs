@@ -1,7 +1,7 @@
 //! From a request to its answer. No socket, no thread: a function of the registry.
 //!
-//! Answers as `prometheus_client`'s server does where that is right: every path has the page, a
-//! browser's `/favicon.ico` is empty.
+//! Answers as `prometheus_client`'s server does where that is right: every path has the page, but
+//! for those of other pages, and a browser's `/favicon.ico` is empty.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::config::{Scrape, ScrapeObserver, ServeConfig};
+use super::config::{Scrape, ScrapeObserver, ServeConfig, StaticPage};
 use super::encoding::Coding;
 use crate::clock::{Clock, seconds_between};
 use crate::fork;
@@ -30,6 +30,7 @@ pub(super) type Answer = Response<Full<Bytes>>;
 pub(super) struct Answerer {
     registry: Arc<Registry>,
     path: Option<String>,
+    pages: Vec<StaticPage>,
     profile: Option<String>,
     compress_min_bytes: usize,
     observer: Arc<dyn ScrapeObserver>,
@@ -41,6 +42,7 @@ impl Answerer {
         Self {
             registry,
             path: config.path.clone(),
+            pages: config.pages.clone(),
             profile: config.profile.clone(),
             compress_min_bytes: config.limits.compress_min_bytes,
             observer: Arc::clone(&config.observer),
@@ -63,6 +65,9 @@ impl Answerer {
 
     fn get<B>(&self, request: &Request<B>) -> Answer {
         let asked = request.uri().path();
+        if let Some(page) = self.pages.iter().find(|page| page.path == asked) {
+            return unchanging(page);
+        }
         match &self.path {
             Some(path) if path != asked => {
                 let text = format!("no page at {asked}; the metrics are at {path}\n");
@@ -143,6 +148,17 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     sized(status, text.into(), HeaderValue::from_static("text/plain; charset=utf-8"))
 }
 
+fn unchanging(page: &StaticPage) -> Answer {
+    let mut answer = plain(StatusCode::OK, page.body.clone());
+    for (name, value) in &page.headers {
+        let header = (HeaderName::try_from(name), HeaderValue::try_from(value));
+        if let (Ok(name), Ok(value)) = header {
+            answer = with(answer, name, value);
+        }
+    }
+    answer
+}
+
 fn sized(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Answer {
     let length = HeaderValue::from(body.len());
     let mut answer = Response::new(Full::new(body));
@@ -204,6 +220,23 @@ mod tests {
         let one = answerer(&ServeConfig { path, ..ServeConfig::default() });
         assert_eq!(ask(&one, "GET", "/metrics?x=1", &[]).status(), 200);
         assert_eq!(ask(&one, "GET", "/", &[]).status(), 404);
+    }
+
+    #[test]
+    fn other_pages_have_their_paths_and_headers() {
+        let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
+        let page = StaticPage { path: "/about".into(), headers, body: "<p>".into() };
+        for path in [None, Some("/metrics".to_owned())] {
+            let config = ServeConfig { path, pages: vec![page.clone()], ..ServeConfig::default() };
+            let answerer = answerer(&config);
+            let answer = ask(&answerer, "GET", "/about?x=1", &[]);
+            assert_eq!((answer.status().as_u16(), header(&answer, "content-length")), (200, "3"));
+            assert_eq!(header(&answer, "content-type"), "text/html");
+            assert_eq!(header(&ask(&answerer, "HEAD", "/about", &[]), "content-length"), "3");
+            assert_eq!(ask(&answerer, "POST", "/about", &[]).status(), 405);
+            let metrics = ask(&answerer, "GET", "/metrics", &[]);
+            assert!(header(&metrics, "content-type").starts_with("text/plain"));
+        }
     }
 
     #[test]

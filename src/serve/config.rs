@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::{Error, Result};
 use crate::metrics::Format;
@@ -107,13 +110,39 @@ impl ScrapeObserver for Ignore {
     fn scraped(&self, _: &Scrape) {}
 }
 
+/// A page that stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StaticPage {
+    /// Its path.
+    pub path: String,
+    /// Headers of its answer, beside `Content-Length`.
+    pub headers: Vec<(String, String)>,
+    /// The page.
+    pub body: Bytes,
+}
+
+impl StaticPage {
+    fn validate(&self) -> Result<()> {
+        check_path(&self.path)?;
+        let valid = |(name, value): &&(String, String)| {
+            HeaderName::try_from(name).is_ok() && HeaderValue::try_from(value).is_ok()
+        };
+        self.headers.iter().find(|header| !valid(header)).map_or(Ok(()), |(name, value)| {
+            let text = format!("{name}: {value} is no header");
+            Err(Error::InvalidArgument(text))
+        })
+    }
+}
+
 /// How a scrape server is set up.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     /// Where it listens. Default: `127.0.0.1`, a free port.
     pub bind: Bind,
-    /// The one path that has the page; all of them if `None`, which is the default.
+    /// The one path that has the page; all others of them if `None`, which is the default.
     pub path: Option<String>,
+    /// Pages beside it. Default: none.
+    pub pages: Vec<StaticPage>,
     /// The profile of a page whose query names none; None: the registry's own.
     pub profile: Option<String>,
     /// Its certificates. Default: none, plain HTTP.
@@ -131,6 +160,7 @@ impl Default for ServeConfig {
         Self {
             bind: Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 },
             path: None,
+            pages: Vec::new(),
             profile: None,
             tls: None,
             limits: Limits::default(),
@@ -157,8 +187,10 @@ impl ServeConfig {
         least("max_header_bytes", max_header_bytes, LEAST_HEADER_BYTES)?;
         check_timeout("read_timeout", read_timeout)?;
         check_timeout("write_timeout", write_timeout)?;
-        if let Some(path) = self.path.as_ref().filter(|path| !path.starts_with('/')) {
-            let text = format!("path is {path:?}; it must begin with a slash");
+        self.path.as_deref().map_or(Ok(()), check_path)?;
+        self.pages.iter().try_for_each(StaticPage::validate)?;
+        if let Some(page) = self.pages.iter().find(|it| Some(&it.path) == self.path.as_ref()) {
+            let text = format!("path is {:?}; another page is there", page.path);
             return Err(Error::InvalidArgument(text));
         }
         match &self.tls {
@@ -170,6 +202,13 @@ impl ServeConfig {
             _ => Ok(()),
         }
     }
+}
+
+fn check_path(path: &str) -> Result<()> {
+    if path.starts_with('/') {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!("path is {path:?}; it must begin with a slash")))
 }
 
 /// Whether a limit of time is within its range.
@@ -196,12 +235,26 @@ mod tests {
             client_auth_required: true,
         };
         let with = |limits| ServeConfig { limits, ..ServeConfig::default() };
+        let with_page = |page| {
+            let path = Some("/x".to_owned());
+            ServeConfig { path, pages: vec![page], ..ServeConfig::default() }
+        };
         let table = [
             (with(Limits { max_connections: 0, ..limits() }), "max_connections is 0"),
             (with(Limits { max_header_bytes: 1, ..limits() }), "must be at least 8192"),
             (with(Limits { read_timeout: Duration::ZERO, ..limits() }), "read_timeout is 0 s"),
             (with(Limits { write_timeout: Duration::MAX, ..limits() }), "at most 86400 s"),
             (ServeConfig { path: Some("x".into()), ..ServeConfig::default() }, "path is \"x\""),
+            (with_page(StaticPage { path: "y".into(), ..StaticPage::default() }), "path is \"y\""),
+            (with_page(StaticPage { path: "/x".into(), ..StaticPage::default() }), "another page"),
+            (
+                with_page(StaticPage {
+                    path: "/y".into(),
+                    headers: vec![("X".into(), "a\nb".into())],
+                    ..StaticPage::default()
+                }),
+                "is no header",
+            ),
             (ServeConfig { tls: Some(tls), ..ServeConfig::default() }, "needs client_ca"),
         ];
         for (config, part) in table {

@@ -50,7 +50,7 @@ pub fn on_scrape_thread() -> bool {
     SCRAPING.get()
 }
 
-pub use config::{Bind, Ignore, Limits, Scrape, ScrapeObserver, ServeConfig, TlsFiles};
+pub use config::{Bind, Ignore, Limits, Scrape, ScrapeObserver, ServeConfig, StaticPage, TlsFiles};
 pub use encoding::Coding;
 pub use listen::Address;
 pub use server::Server;

@@ -9,7 +9,7 @@ const LABELS: &[&str] = &["model_name", "engine"];
 const MODEL: &[Label] = &[Label::Of("model"), Label::Fixed("0")];
 const CACHE: &[Label] = &[MODEL[0], MODEL[1], Label::Of("block_size"), Label::Of("blocks")];
 const FINISH: &[Label] =
-    &[Label::Of("model"), Label::Fixed("0"), Label::Said("status", finished_reason)];
+    &[Label::Of("model"), Label::Fixed("0"), Label::Said("finish_reason", finished_reason)];
 
 const TTFT: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -31,12 +31,11 @@ const TOKENS: &[f64] = &[
     5e5, 1e6,
 ];
 
-/// vLLM's word for how a request ended. What ended well is `stop`, whether by its end or by its
-/// limit of tokens: to tell them apart, the catalogue would have to store a label for this page
-/// alone.
-fn finished_reason(status: &str) -> &'static str {
-    match status {
-        "success" => "stop",
+/// vLLM's word for how a request ended.
+fn finished_reason(finish_reason: &str) -> &'static str {
+    match finish_reason {
+        "stop" => "stop",
+        "length" => "length",
         "cancelled" => "abort",
         _ => "error",
     }
@@ -97,7 +96,7 @@ pub(super) const ROWS: &[DerivedRow] = &[
     ),
     DerivedRow {
         name: "vllm:request_success",
-        help: "Finished requests: stop, abort or error; a timeout and a stream that broke are errors.",
+        help: "Finished requests by stop, length, abort or error; a timeout is an error.",
         shape: Shape::Counter,
         labels: &["model_name", "engine", "finished_reason"],
         terms: &[Term::all(Name::Requests, FINISH)],

@@ -3,7 +3,7 @@
 use super::{End, Request, Severity, State, Status};
 use crate::clock::{Nanos, seconds_between};
 use crate::error::ErrorKind;
-use crate::event::Mode;
+use crate::event::{FinishReason, Mode};
 use crate::llm::catalogue::Name;
 use crate::llm::classes::{BATCH_SIZES, batch_size_index};
 use crate::llm::cost::{CostKind, Pico};
@@ -26,7 +26,7 @@ impl Request {
             self.recorder.disown(key);
         }
         if let (true, Some(parent)) = (self.is_part, &self.parent) {
-            parent.state.lock().parts_prompt_tokens += state.all_prompt_tokens();
+            parent.part_ended(state.all_prompt_tokens(), state.truncated);
             return None;
         }
         if let (Some(scheduled), Some(first)) = (state.scheduled_at, state.first_token_at) {
@@ -35,7 +35,7 @@ impl Request {
         let processed = state.first_token_seen || status == Status::Success;
         let prompt_tokens = state.prompt_tokens.filter(|_| processed);
         if let Some(parent) = &self.parent {
-            parent.state.lock().parts_prompt_tokens += prompt_tokens.unwrap_or(0);
+            parent.part_ended(prompt_tokens.unwrap_or(0), state.truncated);
             return None;
         }
         let prompt_tokens = prompt_tokens.unwrap_or(0).max(state.parts_prompt_tokens);
@@ -43,9 +43,10 @@ impl Request {
         self.scope().active.add(-1.0);
         let streamed = state.first_token_seen && self.scope().key.mode == Mode::Streaming;
         let status = if status == Status::Error && streamed { Status::Partial } else { status };
-        self.count_end(End { status, ..end });
+        let kind = error_kind(status, end.kind);
+        self.count_end(status, kind, end.severity, state.truncated);
         let seconds = seconds_between(self.began, at);
-        self.record_latency(seconds, end.batch_size);
+        self.record_latency(seconds, end.batch_size, kind);
         if status == Status::Success && state.tokens_known {
             self.record_throughput(state.tokens, seconds);
         }
@@ -62,26 +63,48 @@ impl Request {
         recorder.costs.spend(&recorder.families, model, CostKind::Dynamic, amounts);
     }
 
-    fn count_end(&self, end: End) {
-        let kind = match end.status {
-            Status::Success => return self.scope().succeeded.add(1.0),
-            Status::Cancelled => return self.scope().cancelled.add(1.0),
-            Status::Timeout => ErrorKind::Timeout,
-            Status::Error | Status::Partial => end.kind.unwrap_or(ErrorKind::InferenceError),
+    /// A part of it ended, with so many tokens of prompts.
+    fn part_ended(&self, prompt_tokens: usize, truncated: bool) {
+        let mut state = self.state.lock();
+        state.parts_prompt_tokens += prompt_tokens;
+        state.truncated |= truncated;
+    }
+
+    fn count_end(
+        &self,
+        status: Status,
+        kind: Option<ErrorKind>,
+        severity: Option<Severity>,
+        truncated: bool,
+    ) {
+        let Some(kind) = kind else {
+            let [stopped, cut_off] = &self.scope().succeeded;
+            let ended = if truncated { cut_off } else { stopped };
+            let ended = if status == Status::Success { ended } else { &self.scope().cancelled };
+            return ended.add(1.0);
         };
         let key = &self.scope().key;
-        let severity = end.severity.map_or(kind.severity(), Severity::as_str);
+        let severity = severity.map_or(kind.severity(), Severity::as_str);
         self.recorder.count_error(&key.model, kind, severity);
-        let labels = [&*key.model, end.status.as_str(), &key.endpoint, kind.as_str()];
+        let reason = FinishReason::Error(kind).as_str();
+        let labels = [&*key.model, status.as_str(), &key.endpoint, kind.as_str(), reason];
         self.recorder.family(Name::Requests).series(&labels).add(1.0);
     }
 
-    fn record_latency(&self, seconds: f64, batch_size: usize) {
+    fn record_latency(&self, seconds: f64, batch_size: usize, kind: Option<ErrorKind>) {
         let key = &self.scope().key;
         let index = batch_size_index(batch_size);
-        let labels = [&*key.model, BATCH_SIZES[index], key.mode.as_str()];
-        let make = || self.recorder.family(Name::Latency).series(&labels);
-        self.scope().latency[index].get(make).observe(seconds);
+        let family = self.recorder.family(Name::Latency);
+        // Native histograms of different resolutions do not add up: there is one for all outcomes.
+        let kind = kind.filter(|_| family.desc().native.is_none());
+        let error_type = kind.map_or("", ErrorKind::as_str);
+        let labels = [&*key.model, BATCH_SIZES[index], key.mode.as_str(), error_type];
+        let make = || family.series(&labels);
+        if kind.is_none() {
+            self.scope().latency[index].get(make).observe(seconds);
+        } else {
+            make().observe(seconds);
+        }
     }
 
     fn record_throughput(&self, tokens: u64, seconds: f64) {
@@ -114,6 +137,15 @@ impl Request {
         observe(&scope.prefill, Name::Prefill, scheduled, first_token);
         observe(&scope.decode, Name::Decode, first_token, finished);
         observe(&scope.inference, Name::Inference, scheduled, finished);
+    }
+}
+
+/// What went wrong, if anything did.
+fn error_kind(status: Status, kind: Option<ErrorKind>) -> Option<ErrorKind> {
+    match status {
+        Status::Success | Status::Cancelled => None,
+        Status::Timeout => Some(ErrorKind::Timeout),
+        Status::Error | Status::Partial => Some(kind.unwrap_or(ErrorKind::InferenceError)),
     }
 }
 

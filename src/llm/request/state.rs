@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) parts_prompt_tokens: usize,
     /// Tokens of the prompt that the first token answered.
     pub(super) first_prompt_tokens: Option<usize>,
+    /// The answer, or a part of it, ended at its limit of tokens.
+    pub(super) truncated: bool,
     /// The key under which parts find this request.
     pub(super) key: Option<u64>,
     pub(super) finished: bool,

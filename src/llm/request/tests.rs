@@ -5,7 +5,7 @@ use crate::clock::ManualClock;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Class, Event, FinishReason, Observer, Origin};
 use crate::llm::{EngineObserver, Settings};
-use crate::metrics::{Format, Registry, encode};
+use crate::metrics::{Exposition, Format, Registry, Selection, encode, encode_bytes};
 
 const MS: Nanos = 1_000_000;
 
@@ -33,7 +33,18 @@ impl Bench {
 
     /// Lines of the page that start so, without those that say 0.
     fn lines(&self, start: &str) -> Vec<String> {
-        let page = encode(&self.registry, Format::Text004);
+        Self::chosen(&encode(&self.registry, Format::Text004), start)
+    }
+
+    /// The same of the page in another profile.
+    fn lines_in(&self, profile: &str, start: &str) -> Vec<String> {
+        let selection = Selection { names: None, profile: Some(profile) };
+        let exposition = Exposition::negotiate("", &[Format::Text004]);
+        let page = encode_bytes(&self.registry, selection, exposition);
+        Self::chosen(&String::from_utf8(page).unwrap(), start)
+    }
+
+    fn chosen(page: &str, start: &str) -> Vec<String> {
         let line = |line: &&str| line.starts_with(start) && !line.ends_with(" 0.0");
         page.lines().filter(line).map(str::to_owned).collect()
     }
@@ -100,6 +111,65 @@ fn every_outcome_counts_once_under_its_status() {
             assert!(errors[0].contains(&format!("error_type=\"{error_type}\"")));
         }
     }
+}
+
+/// The page of vLLM's names tells them apart; the catalogue's has one success each.
+#[test]
+fn an_answer_that_was_cut_off_is_of_another_reason() {
+    let table = [(false, Status::Success, "stop"), (true, Status::Success, "length")];
+    let table = table.into_iter().chain([
+        (true, Status::Cancelled, "abort"),
+        (true, Status::Timeout, "error"),
+        (false, Status::Error, "error"),
+    ]);
+    for (truncated, status, reason) in table {
+        let bench = Bench::new();
+        let whole = bench.begin(Mode::Standard);
+        let part = whole.part();
+        part.set_truncated(truncated);
+        part.finish(0, End::success(0));
+        whole.finish(0, End { status, ..End::success(0) });
+        let line = format!(
+            "vllm:request_success_total{{engine=\"0\",finished_reason=\"{reason}\",\
+             model_name=\"m\"}} 1.0"
+        );
+        assert_eq!(bench.lines_in("vllm", "vllm:request_success_total"), [line]);
+        let requests = bench.lines("ryot_inference_requests_total");
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        assert!(!requests[0].contains("finish_reason"), "{requests:?}");
+    }
+}
+
+/// OpenTelemetry's durations have the type of the error, the catalogue's do not.
+#[test]
+fn a_duration_has_the_type_of_its_error_where_it_is_asked_for() {
+    let bench = Bench::new();
+    let table = [
+        (Status::Success, None),
+        (Status::Cancelled, None),
+        (Status::Timeout, None),
+        (Status::Error, Some(ErrorKind::Oom)),
+        (Status::Error, Some(ErrorKind::Oom)),
+    ];
+    for (status, kind) in table {
+        bench.begin(Mode::Standard).finish(0, End { status, kind, ..End::success(0) });
+    }
+    let count = "gen_ai_server_request_duration_seconds_count{";
+    let line = |error_type: &str, count: u8| {
+        format!(
+            "gen_ai_server_request_duration_seconds_count{{{error_type}\
+             gen_ai_operation_name=\"inference\",gen_ai_provider_name=\"ryot\",\
+             gen_ai_request_model=\"m\"}} {count}.0"
+        )
+    };
+    assert_eq!(
+        bench.lines_in("otel", count),
+        [line("", 2), line("error_type=\"timeout\",", 1), line("error_type=\"oom\",", 2)]
+    );
+    assert_eq!(
+        bench.lines("ryot_inference_latency_seconds_count"),
+        ["ryot_inference_latency_seconds_count{generation_mode=\"standard\",model=\"m\"} 5.0"]
+    );
 }
 
 #[test]
