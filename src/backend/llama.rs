@@ -18,8 +18,8 @@ use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
-use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{
     DecodeError, LlamaBackendDevice, LlamaBackendDeviceType, LlamaContextLoadError,
@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use self::stage::LlamaStage;
 use crate::backend::{
-    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Stage,
+    Adapter, DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Stage,
     StageSpec, Token,
 };
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ use crate::gpu::{Probe, Reading};
 /// "All layers", whatever their number.
 const ALL_LAYERS: u32 = i32::MAX as u32;
 
-/// Making a context changes its model, so two at once are undefined behaviour.
+/// To make a context or to load an adapter changes the model, so two at once are undefined behaviour.
 static MAKING_CONTEXT: Mutex<()> = Mutex::new(());
 
 /// A GGUF model, loaded.
@@ -106,6 +106,9 @@ impl Model for Llama {
 
     fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()> {
         let making = MAKING_CONTEXT.lock();
+        // llama.cpp wants all of them before the context; they are freed with the model.
+        let load = |adapter| load_adapter(&self.model, adapter);
+        let adapters = config.adapters.iter().map(load).collect::<Result<Vec<_>>>()?;
         let context = self
             .model
             .new_context(backend(), context_params(config))
@@ -116,6 +119,8 @@ impl Model for Llama {
             batch: LlamaBatch::new(config.batch_size, 1),
             config,
             vocab: self.info.vocab_size,
+            adapters,
+            adapter: 0,
         });
         Ok(())
     }
@@ -126,6 +131,9 @@ struct LlamaDecoder<'model> {
     batch: LlamaBatch<'static>,
     config: &'model DecoderConfig,
     vocab: usize,
+    adapters: Vec<LlamaLoraAdapter>,
+    /// The one in use, as [`Decoder::adapt`] counts.
+    adapter: usize,
 }
 
 impl LlamaDecoder<'_> {
@@ -152,6 +160,25 @@ impl LlamaDecoder<'_> {
 }
 
 impl Decoder for LlamaDecoder<'_> {
+    fn adapt(&mut self, adapter: usize) -> std::result::Result<(), DecodeFailure> {
+        if adapter == self.adapter {
+            return Ok(());
+        }
+        // llama.cpp's `set` takes the place of all others; its `remove` removes all, not the given.
+        let index = adapter.max(1) - 1;
+        let Some(lora) = self.adapters.get_mut(index) else {
+            return Err(DecodeFailure::Fatal(format!("the decoder has no adapter {adapter}")));
+        };
+        let refused = |error: String| DecodeFailure::Fatal(format!("adapter {adapter}: {error}"));
+        if adapter == 0 {
+            self.context.lora_adapter_remove(lora).map_err(|error| refused(error.to_string()))?;
+        } else {
+            self.context.lora_adapter_set(lora, 1.0).map_err(|error| refused(error.to_string()))?;
+        }
+        self.adapter = adapter;
+        Ok(())
+    }
+
     fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
         self.fill(rows).map_err(DecodeFailure::Fatal)?;
         self.context.decode(&mut self.batch).map_err(|error| match error {
@@ -209,6 +236,17 @@ pub fn backend() -> &'static LlamaBackend {
         let mut backend = LlamaBackend::init().expect("nothing else initialises it");
         backend.void_logs();
         backend
+    })
+}
+
+fn load_adapter(model: &LlamaModel, adapter: &Adapter) -> Result<LlamaLoraAdapter> {
+    check_file(&adapter.path)?;
+    model.lora_adapter_init(&adapter.path).map_err(|_| Error::ModelLoad {
+        path: adapter.path.clone(),
+        reason: format!(
+            "llama.cpp refuses it as the adapter {:?}: the file is damaged, or made for another model",
+            adapter.name
+        ),
     })
 }
 

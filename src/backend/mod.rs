@@ -8,7 +8,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -61,6 +61,15 @@ pub struct ModelInfo {
     pub eos_text: Option<String>,
 }
 
+/// A LoRA adapter: small weights that change what a model answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// What requests call it.
+    pub name: Arc<str>,
+    /// Its GGUF file. The toy reads none.
+    pub path: PathBuf,
+}
+
 /// The size of a decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecoderConfig {
@@ -74,6 +83,8 @@ pub struct DecoderConfig {
     pub threads: usize,
     /// Whether it is made for [`Decoder::embedding`]. It then computes the logits of all rows too.
     pub embeddings: bool,
+    /// What it can compute under beside the bare model.
+    pub adapters: Vec<Adapter>,
 }
 
 /// One token to compute.
@@ -153,6 +164,16 @@ pub trait Model: Debug + Send + Sync {
 
 /// A model's working memory: computes tokens and remembers them by sequence.
 pub trait Decoder {
+    /// From now on computes with this adapter: 0 is the bare model, then those of
+    /// [`DecoderConfig::adapters`]. What was computed with another is no use to it. Costs nothing if
+    /// it is the same as before.
+    fn adapt(&mut self, adapter: usize) -> std::result::Result<(), DecodeFailure> {
+        match adapter {
+            0 => Ok(()),
+            _ => Err(DecodeFailure::Fatal("this decoder has no adapters".to_owned())),
+        }
+    }
+
     /// Computes the rows, at most [`DecoderConfig::batch_size`] of them.
     fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure>;
 

@@ -77,14 +77,19 @@ impl Toy {
     /// assert_eq!(answer[1], Toy::answer(&[104, 105, answer[0]], 1)[0]);
     /// ```
     pub fn answer(prompt: &[Token], count: usize) -> Vec<Token> {
+        Self::answer_with(0, prompt, count)
+    }
+
+    /// The same with an adapter; 0 is the bare model.
+    pub fn answer_with(adapter: usize, prompt: &[Token], count: usize) -> Vec<Token> {
         let mut memory = Memory::default();
         for &token in prompt {
-            memory.write(0, token);
+            memory.write(0, token, adapter);
         }
         let mut answer = Vec::with_capacity(count);
         for _ in 0..count {
             let token = memory.next();
-            memory.write(0, token);
+            memory.write(0, token, adapter);
             answer.push(token);
         }
         answer
@@ -120,7 +125,8 @@ struct Cell {
     /// The same in all sequences that share the cell.
     number: u64,
     token: Token,
-    /// Of all tokens up to this one: order and number of them both matter.
+    /// Of all tokens up to this one, and the adapters that they were computed with: order and number
+    /// of them both matter.
     digest: u64,
 }
 
@@ -136,9 +142,10 @@ impl Memory {
         self.cells.last().map_or(0, |cell| cell.digest)
     }
 
-    fn write(&mut self, number: u64, token: Token) {
+    fn write(&mut self, number: u64, token: Token, adapter: usize) {
         // splitmix64 over the running digest.
-        let mut mixed = (self.digest() ^ token as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let input = token as u64 ^ (adapter as u64) << 32;
+        let mut mixed = (self.digest() ^ input).wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         self.cells.push(Cell { number, token, digest: mixed ^ (mixed >> 31) });
@@ -169,6 +176,7 @@ pub struct ToyDecoder<'model> {
     calls: u64,
     /// Cells written so far: the next one's number.
     cells: u64,
+    adapter: usize,
 }
 
 impl<'model> ToyDecoder<'model> {
@@ -182,6 +190,7 @@ impl<'model> ToyDecoder<'model> {
             embeddings: Vec::new(),
             calls: 0,
             cells: 0,
+            adapter: 0,
         }
     }
 
@@ -203,7 +212,7 @@ impl<'model> ToyDecoder<'model> {
         for (index, row) in rows.iter().enumerate() {
             self.check(row)?;
             let memory = self.memories.entry(row.seq).or_default();
-            memory.write(self.cells, row.token);
+            memory.write(self.cells, row.token, self.adapter);
             self.cells += 1;
             if self.config.embeddings {
                 self.embeddings.push(embedding(memory));
@@ -237,6 +246,14 @@ impl<'model> ToyDecoder<'model> {
 }
 
 impl Decoder for ToyDecoder<'_> {
+    fn adapt(&mut self, adapter: usize) -> std::result::Result<(), DecodeFailure> {
+        if adapter > self.config.adapters.len() {
+            return Err(fatal(format!("adapter {adapter} of {}", self.config.adapters.len())));
+        }
+        self.adapter = adapter;
+        Ok(())
+    }
+
     fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
         let call = self.calls;
         self.calls += 1;

@@ -256,6 +256,13 @@ impl Client {
         let queued_at = self.clock.now();
         params.validate()?;
         let terms = self.config.promise(terms);
+        let adapters = self.config.adapters.len();
+        if terms.adapter > adapters {
+            return Err(Error::InvalidArgument(format!(
+                "adapter is {}; it must be from 0 to {adapters}",
+                terms.adapter
+            )));
+        }
         let info = self.model.info();
         params.validate_for(info.vocab_size)?;
         let prompt = self.tokens(prompt)?;

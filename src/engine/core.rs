@@ -174,7 +174,7 @@ impl Core {
     fn compute(&mut self, plan: &Plan, decoder: &mut dyn Decoder) {
         let started = self.clock.now();
         self.announce(plan, started);
-        match decoder.decode(&plan.rows) {
+        match decoder.adapt(plan.adapter).and_then(|()| decoder.decode(&plan.rows)) {
             Ok(()) => {
                 let tokens = self.sample(plan, decoder);
                 let at = self.clock.now();

@@ -32,6 +32,8 @@ pub struct Sequence {
     pub class: Class,
     /// On whose behalf.
     pub tenant: Arc<str>,
+    /// What it is computed with; 0 is the bare model.
+    pub adapter: usize,
     /// When it was submitted.
     pub queued_at: Nanos,
     /// When its first token is due, if its caller was promised a time.
@@ -68,6 +70,7 @@ impl Sequence {
             computed: 0,
             class: terms.class,
             tenant: Arc::clone(&terms.tenant),
+            adapter: terms.adapter,
             queued_at,
             first_token_due: terms.ttft.map(|ttft| queued_at.saturating_add(ttft)),
             tbt: terms.tbt,

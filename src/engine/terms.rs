@@ -26,6 +26,10 @@ pub struct Terms {
     pub tenant: Arc<str>,
     /// When its answer is of no use any more, in nanoseconds from queued; default never.
     pub deadline: Option<Nanos>,
+    /// What it is computed with: 0, the default, is the bare model; see [`EngineConfig::adapter`].
+    ///
+    /// [`EngineConfig::adapter`]: super::EngineConfig::adapter
+    pub adapter: usize,
 }
 
 impl Terms {
@@ -62,6 +66,7 @@ impl Terms {
             tbt: nanos("tbt_ms", tbt_ms)?,
             tenant: tenant.into(),
             deadline: nanos("deadline_ms", deadline_ms)?,
+            adapter: 0,
         })
     }
 }

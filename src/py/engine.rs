@@ -1,5 +1,6 @@
 //! The engine in Python: configuration, submission and the native half of a stream.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use super::engine_config::PyEngineConfig;
 use super::globals;
 use super::prompt::PyPrompt;
 use super::sampling::PySamplingParams;
-use crate::backend::{self, Model, Token};
+use crate::backend::{self, Adapter, Model, ModelInfo, Token};
 use crate::clock::seconds_between;
 use crate::engine::{
-    Client, Delta, EmbedParams, Engine, Finish, Next, Pooling, Prompt, RequestHandle, Terms, Wakeup,
+    Client, Delta, EmbedParams, Engine, EngineConfig, Finish, Next, Pooling, Prompt, RequestHandle,
+    Terms, Wakeup,
 };
 use crate::error::Result;
 use crate::event::{Event, Mode, Observer, Origin};
@@ -36,7 +38,10 @@ impl Observer for Later {
     }
 }
 
-fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<PyEngine> {
+/// A model and what hears of its work.
+type Loaded = (Arc<dyn Model>, Arc<EngineObserver>);
+
+fn load(model: &str, name: &str, config: &PyEngineConfig) -> Result<Loaded> {
     let later = Later::default();
     let recorder = globals::recorder().clone();
     let clock = recorder.clock().clone();
@@ -47,8 +52,14 @@ fn start(model: &str, name: &str, config: &PyEngineConfig) -> Result<PyEngine> {
     }
     let observer = Arc::new(EngineObserver::new(recorder, name, device));
     later.0.into_inner().iter().for_each(|event| observer.observe(event));
-    let engine = Engine::start(loaded?, config.config.clone(), observer.clone(), clock)?;
-    Ok(PyEngine(engine, observer))
+    Ok((loaded?, observer))
+}
+
+/// Bytes that a model takes in an engine of this size: its weights, all KV cells, and the most of the
+/// host's memory for its cache.
+fn memory(info: &ModelInfo, config: &EngineConfig) -> u64 {
+    let cells = info.kv_bytes_per_token.unwrap_or(0) * config.ctx_size as u64;
+    info.size_bytes + cells + config.host_cache_bytes
 }
 
 /// The native half of `ryot_metrics.Engine`.
@@ -59,13 +70,31 @@ pub(super) struct PyEngine(Engine, Arc<EngineObserver>);
 #[pymethods]
 impl PyEngine {
     #[new]
-    fn new(py: Python<'_>, model: &str, name: &str, config: &PyEngineConfig) -> PyResult<Self> {
-        Ok(detached(py, || start(model, name, config))?)
+    #[pyo3(signature = (model, name, config, adapters=Vec::new(), admit=None))]
+    fn new(
+        py: Python<'_>,
+        model: &str,
+        name: &str,
+        config: &PyEngineConfig,
+        adapters: Vec<(String, PathBuf)>,
+        admit: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let adapter = |(name, path): (String, PathBuf)| Adapter { name: name.into(), path };
+        let adapters = adapters.into_iter().map(adapter).collect();
+        let sizes = EngineConfig { adapters, ..config.config.clone() };
+        sizes.validate()?;
+        let (model, observer) = detached(py, || load(model, name, config))?;
+        if let Some(admit) = admit {
+            admit.call1((memory(model.info(), &sizes),))?;
+        }
+        let clock = globals::recorder().clock().clone();
+        let engine = detached(py, || Engine::start(model, sizes, observer.clone(), clock))?;
+        Ok(Self(engine, observer))
     }
 
     #[pyo3(signature = (
         prompt, params, endpoint, mode, parents, add_special, *, priority="interactive",
-        ttft_ms=None, tbt_ms=None, tenant="", deadline_ms=None
+        ttft_ms=None, tbt_ms=None, tenant="", deadline_ms=None, adapter=None
     ))]
     #[allow(clippy::too_many_arguments)] // called from one place
     fn submit(
@@ -82,10 +111,13 @@ impl PyEngine {
         tbt_ms: Option<f64>,
         tenant: &str,
         deadline_ms: Option<f64>,
+        adapter: Option<&str>,
     ) -> PyResult<PyStream> {
         let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
         let prompt = prompt.for_engine(add_special);
+        let adapter = self.0.config().adapter(adapter)?;
         let terms = Terms::new(priority, ttft_ms, tbt_ms, tenant, deadline_ms)?;
+        let terms = Terms { adapter, ..terms };
         let params = params.0.clone();
         let handle = detached(py, || self.0.submit(prompt, params, terms, origin))?;
         let model = Arc::clone(self.0.model());
@@ -150,6 +182,7 @@ impl PyEngine {
         dict.set_item("vocab_size", info.vocab_size)?;
         dict.set_item("parameters", info.parameters)?;
         dict.set_item("size_bytes", info.size_bytes)?;
+        dict.set_item("memory_bytes", memory(info, self.0.config()))?;
         dict.set_item("device", &info.device)?;
         dict.set_item("chat_template", info.chat_template.as_deref())?;
         dict.set_item("bos_token", info.bos_text.as_deref().unwrap_or_default())?;

@@ -1,12 +1,15 @@
 //! What the scheduler plans, case by case: add, ask, compare.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
-use ryot_metrics::backend::{Row, Token};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use ryot_metrics::backend::{Adapter, Row, Token};
 use ryot_metrics::clock::Nanos;
 use ryot_metrics::engine::{
-    BACKGROUND_PATIENCE, BLOCK, EngineConfig, Op, Overload, Plan, Scheduler, Sequence, Terms,
-    Verdict,
+    BACKGROUND_PATIENCE, BLOCK, EngineConfig, MAX_SKIPS, Op, Overload, Plan, PolicyKind, Scheduler,
+    Sequence, Terms, Verdict,
 };
 use ryot_metrics::event::{Class, Slo};
 
@@ -409,4 +412,92 @@ fn late_tokens_are_told() {
     let plan = desk.scheduler.schedule(31 * MS);
     desk.scheduler.commit(&plan, MS);
     assert_eq!(desk.scheduler.push(1, 90, 47 * MS), Some(Slo::Tbt));
+}
+
+fn with_adapters(count: usize) -> EngineConfig {
+    let adapter = |index: usize| Adapter { name: index.to_string().into(), path: PathBuf::new() };
+    EngineConfig { adapters: (0..count).map(adapter).collect(), ..config() }
+}
+
+/// What one adapter has computed is no use to another, and they share no step.
+#[test]
+fn a_prefix_is_found_only_under_its_own_adapter() {
+    let mut desk = Desk::new(EngineConfig { ctx_size: 400, ..with_adapters(2) });
+    for (id, adapter, hit) in [(1, 0, 0), (2, 1, 0), (3, 2, 0), (4, 1, 24), (5, 0, 24)] {
+        let terms = Terms { adapter, ..Terms::default() };
+        desk.submit(id, prompt(9, 30), 1, &terms);
+        let plan = desk.step();
+        assert_eq!((plan.adapter, plan.admitted[0].hit), (adapter, hit), "request {id}");
+        while desk.scheduler.running() > 0 {
+            desk.step();
+        }
+    }
+    desk.submit(6, prompt(8, 30), 1, &Terms::default());
+    desk.submit(7, prompt(8, 30), 1, &Terms { adapter: 1, ..Terms::default() });
+    let steps: Vec<usize> = (0..8).map(|_| desk.step().spans.len()).collect();
+    assert!(steps.iter().all(|&spans| spans <= 1), "{steps:?}");
+}
+
+/// Whatever arrives, and whatever it was promised, a step is of one adapter, and none with a place
+/// waits for longer than all others take a turn.
+#[test]
+fn adapters_take_turns() {
+    const ADAPTERS: usize = 5;
+    for policy in PolicyKind::ALL {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        let mut below = |limit: u32| random.next_u32() % limit;
+        let config = EngineConfig {
+            ctx_size: 4000,
+            parallel: 12,
+            batch_size: 32,
+            policy,
+            ..with_adapters(ADAPTERS - 1)
+        };
+        let mut desk = Desk::new(config);
+        let mut adapter_of = Vec::new();
+        let mut live: Vec<u64> = Vec::new();
+        let (mut waits, mut longest) = ([0; ADAPTERS], 0);
+        for _ in 0..1_500 {
+            if below(4) == 0 {
+                let terms = Terms {
+                    adapter: below(ADAPTERS as u32) as usize,
+                    class: Class::ALL[below(2) as usize],
+                    tbt: (below(2) == 0).then_some(MS),
+                    ..Terms::default()
+                };
+                let id = adapter_of.len() as u64;
+                adapter_of.push(terms.adapter);
+                let length = 1 + below(60) as usize;
+                desk.submit(id, prompt(id, length), 1 + below(20) as usize, &terms);
+            }
+            let plan = desk.step();
+            live.extend(admitted(&plan));
+            live.retain(|id| !plan.parked.contains(id));
+            assert!(plan.spans.iter().all(|span| adapter_of[span.id as usize] == plan.adapter));
+            for (adapter, wait) in waits.iter_mut().enumerate() {
+                let has_place = live.iter().any(|&id| adapter_of[id as usize] == adapter);
+                *wait = if has_place && adapter != plan.adapter { *wait + 1 } else { 0 };
+                longest = longest.max(*wait);
+            }
+            live.retain(|&id| desk.scheduler.sequence(id).is_some());
+        }
+        assert_eq!(longest, ADAPTERS - 1, "{policy:?}");
+        assert!(adapter_of.len() > 300);
+    }
+}
+
+/// A promise of one adapter's answers that cannot be kept does not stop prompts of another.
+#[test]
+fn prefill_of_each_adapter_goes_on() {
+    let config =
+        EngineConfig { ctx_size: 900, prefill_chunk: 64, batch_size: 64, ..with_adapters(1) };
+    let mut desk = Desk::new(config);
+    let tight = Terms { tbt: Some(1), ..Terms::default() };
+    desk.submit(1, prompt(1, 4), 400, &tight);
+    desk.submit(2, prompt(2, 4), 400, &Terms { adapter: 1, ..tight.clone() });
+    desk.step();
+    desk.step();
+    desk.submit(3, prompt(3, 40), 1, &Terms { adapter: 1, ..Terms::default() });
+    let steps = desk.first_token_of(3);
+    assert!(steps.len() <= 2 * 3 * (MAX_SKIPS + 1), "{} steps", steps.len());
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ryot_metrics::backend::toy::{Toy, ToyDecoder};
-use ryot_metrics::backend::{DecodeFailure, Decoder, Row, SeqId, Snapshot, Token};
+use ryot_metrics::backend::{Adapter, DecodeFailure, Decoder, Row, SeqId, Snapshot, Token};
 use ryot_metrics::clock::ManualClock;
 use ryot_metrics::engine::{
     Client, Core, EngineConfig, Finish, Progress, Prompt, RequestHandle, SamplingParams, Terms,
@@ -126,7 +127,8 @@ impl World {
         }
     }
 
-    /// Promises that are kept, that are broken and none; four tenants; deadlines now and then.
+    /// Promises that are kept, that are broken and none; four tenants; deadlines now and then; the
+    /// bare model and two adapters.
     fn terms(&mut self) -> Terms {
         let mut perhaps = |one_in: usize, most: usize| {
             (self.below(one_in) == 0).then(|| (1 + self.below(most)) as u64 * 1_000_000)
@@ -134,7 +136,8 @@ impl World {
         let (ttft, tbt, deadline) = (perhaps(3, 2000), perhaps(3, 50), perhaps(10, 500));
         let class = Class::ALL[self.below(2)];
         let tenant = ["", "ann", "bob", "eve"][self.below(4)].into();
-        Terms { class, ttft, tbt, tenant, deadline }
+        let adapter = self.below(3);
+        Terms { class, ttft, tbt, tenant, deadline, adapter }
     }
 
     fn act(&mut self) {
@@ -175,7 +178,7 @@ impl World {
 
 /// Whatever ended it, the answer so far is what the toy says, computed from the whole prompt.
 fn check(request: &Request, finish: &Finish) -> &'static str {
-    let expected = Toy::answer(&request.prompt, request.answer.len());
+    let expected = Toy::answer_with(request.terms.adapter, &request.prompt, request.answer.len());
     assert_eq!(request.answer, expected);
     assert_eq!(finish.completion_tokens, expected.len());
     assert_eq!(finish.prompt_tokens, request.prompt.len());
@@ -202,6 +205,10 @@ impl Strict<'_> {
 }
 
 impl Decoder for Strict<'_> {
+    fn adapt(&mut self, adapter: usize) -> Result<(), DecodeFailure> {
+        self.0.adapt(adapter)
+    }
+
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeFailure> {
         let outcome = self.0.decode(rows);
         if let Err(DecodeFailure::Fatal(text)) = &outcome {
@@ -235,6 +242,10 @@ impl Decoder for Strict<'_> {
     }
 }
 
+fn adapter(name: &str) -> Adapter {
+    Adapter { name: name.into(), path: PathBuf::new() }
+}
+
 fn faults(random: &mut ChaCha8Rng) -> BTreeMap<u64, DecodeFailure> {
     let kind = |random: &mut ChaCha8Rng| match random.next_u32() % 3 {
         0 => DecodeFailure::NoSpace,
@@ -258,6 +269,7 @@ fn a_hundred_thousand_steps() {
         max_queue: 6,
         cache_sequences: 3,
         host_cache_bytes: 6_000,
+        adapters: ["formal", "pirate"].map(adapter).into(),
         ..EngineConfig::default()
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));

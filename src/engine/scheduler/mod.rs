@@ -5,9 +5,11 @@
 //! 1. Answers go on: whoever decodes gets its next token in every step. If the cells for these
 //!    tokens are not there, cached prefixes go, then the lowest class gives up its place.
 //! 2. Places: the first in the [`order`] that fits, beginning with what the cache holds of it.
-//! 3. Decodes; those of background requests that nothing was promised to take turns where they
+//! 3. Whose turn it is: llama.cpp applies an adapter to a whole batch, so a step holds sequences of
+//!    one. They take turns, and a policy of its own learns how long the steps of each take.
+//! 4. Decodes; those of background requests that nothing was promised to take turns where they
 //!    would break an interactive promise.
-//! 4. Prompts, with the time that the [`Policy`] finds left. Who shares a prefix with one that is
+//! 5. Prompts, with the time that the [`Policy`] finds left. Who shares a prefix with one that is
 //!    being computed waits and takes it over.
 //!
 //! Whoever gives up its place keeps its tokens in the [`cells`] (or in the host's memory), waits at
@@ -70,7 +72,11 @@ pub struct Scheduler {
     /// In the order in which they got their place.
     live: Vec<Sequence>,
     cells: Cells,
-    policy: Policy,
+    /// By adapter.
+    policies: Vec<Policy>,
+    /// By adapter, the last step that was its.
+    turns: Vec<u64>,
+    steps: u64,
     /// By class, the tenants whose prompts wait.
     tenants: [TokenCounters<Arc<str>>; Class::ALL.len()],
     /// Prompt tokens that background requests may take first.
@@ -93,13 +99,16 @@ impl Scheduler {
             config.host_cache_bytes,
         );
         let policy = Policy::new(config.policy, config.step, config.batch_size);
+        let policies = vec![policy; 1 + config.adapters.len()];
         let counters = || TokenCounters::new(config.fairness_tokens);
         Self {
             divisible,
             waiting: Vec::new(),
             live: Vec::new(),
             cells,
-            policy,
+            turns: vec![0; policies.len()],
+            policies,
+            steps: 0,
             tenants: [counters(), counters()],
             credit: 0.0,
             prefill_share: 1.0,
@@ -131,8 +140,16 @@ impl Scheduler {
         let mut plan = Plan::default();
         self.make_room_for_answers(now, &mut plan);
         self.give_places(now, &mut plan);
-        self.plan_decodes(now, &mut plan);
-        self.plan_prefill(now, &mut plan);
+        for adapter in self.turns() {
+            plan.adapter = adapter;
+            self.plan_decodes(now, &mut plan);
+            self.plan_prefill(now, &mut plan);
+            if !plan.rows.is_empty() {
+                self.steps += 1;
+                self.turns[adapter] = self.steps;
+                break;
+            }
+        }
         if plan.rows.is_empty() && self.live.len() > 1 {
             self.park_last(now, &mut plan, None); // prompts that got stuck in each other
         }
@@ -145,8 +162,8 @@ impl Scheduler {
         self.failures = 0;
         let work = plan.work();
         self.learned = LEARNED.min(self.learned + work.prefill);
-        self.note_share(&work, nanos);
-        self.policy.observe(&work, nanos);
+        self.note_share(plan.adapter, &work, nanos);
+        self.policies[plan.adapter].observe(&work, nanos);
         for span in &plan.spans {
             let Some(index) = self.live.iter().position(|sequence| sequence.id == span.id) else {
                 continue;
@@ -279,11 +296,6 @@ impl Scheduler {
         self.cells.take_evicted()
     }
 
-    /// How long steps take, as learned so far.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
     /// Seconds until the first token of such a sequence, if all goes on as it does.
     fn expected_ttft(&self, sequence: &Sequence, now: Nanos) -> f64 {
         let own = self.rank(sequence, now);
@@ -316,20 +328,22 @@ impl Scheduler {
     /// Seconds of prefill that a sequence still needs.
     fn work_of(&self, sequence: &Sequence) -> f64 {
         let done = sequence.hint.max(sequence.computed()).min(sequence.tokens().len());
-        self.policy.model().prefill_seconds(sequence.tokens().len() - done, done)
+        let model = self.policies[sequence.adapter].model();
+        model.prefill_seconds(sequence.tokens().len() - done, done)
     }
 
     /// Seconds of prefill that what is computed of a sequence saves.
     fn seconds_of(&self, sequence: &Sequence) -> f64 {
-        self.policy.model().prefill_seconds(sequence.computed(), 0)
+        self.policies[sequence.adapter].model().prefill_seconds(sequence.computed(), 0)
     }
 
-    fn note_share(&mut self, work: &Work, nanos: Nanos) {
+    fn note_share(&mut self, adapter: usize, work: &Work, nanos: Nanos) {
         if work.prefill == 0 || nanos == 0 {
             return;
         }
         let decodes = Work { prefill: 0, logits: work.decodes, ..*work };
-        let decodes = if work.decodes == 0 { 0 } else { self.policy.model().predict(&decodes) };
+        let model = self.policies[adapter].model();
+        let decodes = if work.decodes == 0 { 0 } else { model.predict(&decodes) };
         let share = (1.0 - decodes as f64 / nanos as f64).clamp(0.1, 1.0);
         self.prefill_share += 0.1 * (share - self.prefill_share);
     }
@@ -345,11 +359,24 @@ impl Scheduler {
         &mut self.tenants[class as usize]
     }
 
+    /// The adapters of those with a place, the one whose last step is longest ago first: each has a
+    /// step at least once in as many steps as there are adapters.
+    fn turns(&self) -> Vec<usize> {
+        let mut adapters: Vec<usize> = self.live.iter().map(|sequence| sequence.adapter).collect();
+        adapters.sort_by_key(|&adapter| (self.turns[adapter], adapter));
+        adapters.dedup();
+        if adapters.is_empty() { vec![0] } else { adapters }
+    }
+
     fn scope(&self, sequence: &Sequence) -> Scope {
-        if !self.config.prefix_cache {
-            return format!("request {}", sequence.id).into();
-        }
-        if self.config.isolate_tenants { Arc::clone(&sequence.tenant) } else { Arc::from("") }
+        let name = if !self.config.prefix_cache {
+            format!("request {}", sequence.id).into()
+        } else if self.config.isolate_tenants {
+            Arc::clone(&sequence.tenant)
+        } else {
+            Arc::from("")
+        };
+        (sequence.adapter, name)
     }
 
     /// Checks what must hold between any two calls. For tests and simulations.

@@ -35,6 +35,8 @@ pub struct Admission {
 pub struct Plan {
     /// What the decoder must do first, in this order.
     pub ops: Vec<Op>,
+    /// What all rows are computed with; 0 is the bare model.
+    pub adapter: usize,
     /// What to compute.
     pub rows: Vec<Row>,
     /// Whose rows these are, in the same order.

@@ -2,8 +2,8 @@
 //!
 //! A node is one block of [`BLOCK`] tokens after all those of its parents; its cells exist once,
 //! however many slots hold them. Who holds a node holds all its parents. Each scope has a tree of
-//! its own, so that one tenant cannot learn from timings what another has asked. Must not know:
-//! requests, the decoder, why something is kept.
+//! its own: what one adapter has computed is wrong for another, and one tenant must not learn from
+//! timings what another has asked. Must not know: requests, the decoder, why something is kept.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::backend::{SeqId, Token};
 /// nodes; 8 loses 3 % of a prompt of 128 tokens.
 pub const BLOCK: usize = 8;
 
-/// Who may share with whom.
-pub(super) type Scope = Arc<str>;
+/// Who may share with whom: an adapter's number, and a name within it.
+pub(super) type Scope = (usize, Arc<str>);
 
 type Key = [Token; BLOCK];
 
@@ -61,7 +61,7 @@ impl Tree {
             return root;
         }
         let root = self.make(None, scope);
-        self.roots.insert(Arc::clone(scope), root);
+        self.roots.insert(scope.clone(), root);
         root
     }
 
@@ -86,7 +86,7 @@ impl Tree {
 
     /// A new node for a block after this node.
     pub(super) fn insert(&mut self, parent: NodeId, block: Key) -> NodeId {
-        let scope = Arc::clone(&self.node(parent).scope);
+        let scope = self.node(parent).scope.clone();
         let node = self.make(Some((parent, block)), &scope);
         let old = self.node_mut(parent).children.insert(block, node);
         debug_assert!(old.is_none(), "each block is there once");
@@ -119,7 +119,7 @@ impl Tree {
             self.node_mut(parent).children.remove(&key);
             self.blocks -= 1;
         } else {
-            let scope = Arc::clone(&self.node(id).scope);
+            let scope = self.node(id).scope.clone();
             self.roots.remove(&scope);
         }
         self.unused.push(id);
@@ -167,7 +167,7 @@ impl Tree {
     }
 
     fn make(&mut self, parent: Option<(NodeId, Key)>, scope: &Scope) -> NodeId {
-        let scope = Arc::clone(scope);
+        let scope = scope.clone();
         let node = Node { parent, scope, children: HashMap::new(), holders: Vec::new(), live: 0 };
         if let Some(id) = self.unused.pop() {
             *self.node_mut(id) = node;

@@ -16,6 +16,7 @@ impl Scheduler {
     pub(super) fn plan_decodes(&mut self, now: Nanos, plan: &mut Plan) {
         let is_free = |s: &Sequence| s.class == Class::Background && s.tbt.is_none();
         let (mut free, bound): (Vec<usize>, Vec<usize>) = (0..self.live.len())
+            .filter(|&index| self.live[index].adapter == plan.adapter)
             .filter(|&index| self.live[index].is_decoding())
             .partition(|&index| is_free(&self.live[index]));
         let work = |indices: &[usize]| {
@@ -23,7 +24,7 @@ impl Scheduler {
             indices.iter().fold(Work::default(), decode)
         };
         let load = Load { work: work(&bound), slack: self.slack(now), ..Load::default() };
-        let count = self.policy.background_decodes(&load, &work(&free));
+        let count = self.policies[plan.adapter].background_decodes(&load, &work(&free));
         free.sort_by_key(|&index| std::cmp::Reverse(self.live[index].skipped));
         let run = free.len().min(count);
         for &index in &free[run..] {
@@ -44,7 +45,7 @@ impl Scheduler {
     }
 
     pub(super) fn plan_prefill(&mut self, now: Nanos, plan: &mut Plan) {
-        let mut order = self.leaders(now);
+        let mut order = self.leaders(now, plan.adapter);
         let wanted = order.iter().map(|&index| self.live[index].pending()).sum();
         let room = self.config.batch_size - plan.rows.len();
         let load = Load {
@@ -54,7 +55,7 @@ impl Scheduler {
             base_context: order.first().map_or(0, |&index| self.live[index].computed()),
             room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
         };
-        let allowance = self.policy.prefill(&load);
+        let allowance = self.policies[plan.adapter].prefill(&load);
         plan.budget = plan.decode_tokens + allowance.target;
         plan.prefill_skipped = allowance.skipped;
         self.cells.make_room(plan.decode_tokens + allowance.tokens);
@@ -69,7 +70,7 @@ impl Scheduler {
         }
         for index in order {
             let sequence = &self.live[index];
-            let chunk = self.policy.chunk(sequence.answer_len() > 0);
+            let chunk = self.policies[plan.adapter].chunk(sequence.answer_len() > 0);
             left -= plan.append(sequence, left.min(chunk));
         }
     }
@@ -87,9 +88,10 @@ impl Scheduler {
 
     /// Prompts to compute, in their order. Each takes over what the others have computed of it;
     /// who then shares more with one before it waits for that.
-    fn leaders(&mut self, now: Nanos) -> Vec<usize> {
+    fn leaders(&mut self, now: Nanos, adapter: usize) -> Vec<usize> {
+        let takes_part = |s: &Sequence| s.adapter == adapter && !s.is_decoding();
         let mut order: Vec<usize> =
-            (0..self.live.len()).filter(|&index| !self.live[index].is_decoding()).collect();
+            (0..self.live.len()).filter(|&index| takes_part(&self.live[index])).collect();
         for &index in &order {
             let Sequence { slot, .. } = self.live[index];
             let sequence = &mut self.live[index];

@@ -211,7 +211,10 @@ mod tests {
         assert_eq!((ask.id, &*ask.prompt, ask.stream), (Id::Number(7), "hé", false));
         let (ttft, tbt) = (Some(150_000_000), Some(80_000_000));
         let (class, deadline) = (Class::Background, Some(1_000_000_000));
-        assert_eq!(ask.terms, Terms { class, ttft, tbt, tenant: "bob".into(), deadline });
+        assert_eq!(
+            ask.terms,
+            Terms { class, ttft, tbt, tenant: "bob".into(), deadline, adapter: 0 }
+        );
         let params = SamplingParams {
             max_tokens: Some(5),
             temperature: 0.5,
