@@ -66,6 +66,8 @@ pub enum Verdict {
 pub struct Scheduler {
     config: EngineConfig,
     divisible: bool,
+    /// The name of the scope in which all share, kept because it is asked for in each step.
+    everybody: Arc<str>,
     waiting: Vec<Sequence>,
     /// In the order in which they got their place.
     live: Vec<Sequence>,
@@ -96,6 +98,7 @@ impl Scheduler {
         let counters = || TokenCounters::new(config.fairness_tokens);
         Self {
             divisible,
+            everybody: Arc::from(""),
             waiting: Vec::new(),
             live: Vec::new(),
             cells,
@@ -349,7 +352,11 @@ impl Scheduler {
         if !self.config.prefix_cache {
             return format!("request {}", sequence.id).into();
         }
-        if self.config.isolate_tenants { Arc::clone(&sequence.tenant) } else { Arc::from("") }
+        if self.config.isolate_tenants {
+            Arc::clone(&sequence.tenant)
+        } else {
+            Arc::clone(&self.everybody)
+        }
     }
 
     /// Checks what must hold between any two calls. For tests and simulations.
