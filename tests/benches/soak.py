@@ -30,8 +30,9 @@ from ryot_metrics.client import REGISTRY
 from soak_client import CLIENTS, Client, Seen
 
 NAME = "soak"
-HOST_CACHE_BYTES = 64 << 20
-"""So few that a model fills them in the first quarter; what still grows then is a leak."""
+HOST_CACHE_BYTES = 16 << 20
+"""So few, two or three sequences of a small model, that they are full, and the allocator has the
+room for their changing sizes, in the first quarter; what still grows then is a leak."""
 
 SAMPLE_SECONDS = 10.0
 SETTLE_SECONDS = 60.0

@@ -68,6 +68,8 @@ pub enum Verdict {
 pub struct Scheduler {
     config: EngineConfig,
     divisible: bool,
+    /// The name of the scope in which all share, kept because it is asked for in each step.
+    everybody: Arc<str>,
     waiting: Vec<Sequence>,
     /// In the order in which they got their place.
     live: Vec<Sequence>,
@@ -103,6 +105,7 @@ impl Scheduler {
         let counters = || TokenCounters::new(config.fairness_tokens);
         Self {
             divisible,
+            everybody: Arc::from(""),
             waiting: Vec::new(),
             live: Vec::new(),
             cells,
@@ -374,7 +377,7 @@ impl Scheduler {
         } else if self.config.isolate_tenants {
             Arc::clone(&sequence.tenant)
         } else {
-            Arc::from("")
+            Arc::clone(&self.everybody)
         };
         (sequence.adapter, name)
     }

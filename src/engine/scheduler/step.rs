@@ -112,11 +112,46 @@ impl Scheduler {
     /// Whether the leader is about to compute at least a block that this one could use.
     fn follows(&self, index: usize, leader: usize) -> bool {
         let (own, other) = (&self.live[index], &self.live[leader]);
-        if !self.divisible || self.scope(own) != self.scope(other) {
+        let shares = self.divisible && self.config.prefix_cache;
+        if !shares || self.scope(own) != self.scope(other) {
             return false;
         }
         let most = own.tokens().len() - 1;
         let shared = common(&own.tokens()[..most], other.tokens()) / BLOCK * BLOCK;
         shared >= own.computed() + BLOCK && shared > other.computed() / BLOCK * BLOCK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::{EngineConfig, Terms};
+
+    /// Two prompts that begin alike, the first of which has a place and is computed.
+    fn pair(config: EngineConfig) -> Scheduler {
+        let mut scheduler = Scheduler::new(config, true);
+        for id in 0..2 {
+            let tokens = (0..4 * BLOCK as i32).collect();
+            scheduler.add(Sequence::new(id, tokens, 1, &Terms::default(), 0), 0);
+        }
+        scheduler.schedule(0);
+        scheduler
+    }
+
+    /// To compare the scopes of two prompts allocates nothing: everybody's is one string, and
+    /// without a cache nobody follows.
+    #[test]
+    fn scopes_cost_no_string() {
+        let scheduler = pair(EngineConfig::default());
+        assert!(scheduler.follows(1, 0));
+        let before = Arc::strong_count(&scheduler.everybody);
+        let (one, other) =
+            (scheduler.scope(&scheduler.live[0]), scheduler.scope(&scheduler.live[1]));
+        assert!(one == other && Arc::strong_count(&scheduler.everybody) == before + 2);
+        drop((one, other));
+        let alone = pair(EngineConfig { prefix_cache: false, ..EngineConfig::default() });
+        assert!(!alone.follows(1, 0) && !alone.follows(0, 1));
     }
 }
