@@ -84,6 +84,15 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "help": "an origin whose pages may call the API, or *, may be repeated (default: none)",
         },
     ),
+    (
+        "--lora",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "NAME=PATH",
+            "help": "a LoRA adapter, which is a model of this name in the API, may be repeated",
+        },
+    ),
     ("--uds", {"metavar": "PATH", "help": "also answer on a Unix socket, for its owner alone"}),
     (
         "--drain-seconds",
@@ -139,6 +148,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
     names += ["prefix_cache", "isolate_tenants"]
     config = EngineConfig(**{name: getattr(arguments, name) for name in names})
+    adapters = _adapters(arguments.lora)
     keys = read_keys(arguments.api_key, arguments.api_key_file)
     limits = {
         name: getattr(arguments, name)
@@ -151,7 +161,7 @@ def run(arguments: argparse.Namespace) -> None:
             log = stack.enter_context(StatsLog(arguments.log_stats))
 
         def load() -> Service:
-            engine = Engine(arguments.model, config, name=arguments.alias)
+            engine = Engine(arguments.model, config, name=arguments.alias, adapters=adapters)
             stack.callback(engine.shutdown)
             app = create_app(
                 engine,
@@ -171,6 +181,17 @@ def run(arguments: argparse.Namespace) -> None:
             return Service(app, engine.shutdown)
 
         serve(load, listening, drain_seconds=arguments.drain_seconds)
+
+
+def _adapters(given: list[str]) -> dict[str, str]:
+    """The paths of adapters by their names."""
+    adapters: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in adapters:
+            raise ValueError(f"--lora is {text!r}; it must be NAME=PATH, with a name of its own")
+        adapters[name] = path
+    return adapters
 
 
 def _warm_up(engine: Engine) -> None:

@@ -74,7 +74,8 @@ class Answer:
 
     Attributes:
         endpoint: The path of the route.
-        model: The model's name.
+        base: The model's name.
+        adapter: The adapter's, if it is one that answers.
         chat: Whether it is a chat's.
         tools: Whether calls of tools are looked for.
         return_token_ids: Whether tokens are reported beside their text.
@@ -86,7 +87,8 @@ class Answer:
     """
 
     endpoint: str
-    model: str
+    base: str
+    adapter: str | None = None
     chat: bool = False
     tools: bool = False
     return_token_ids: bool = False
@@ -98,6 +100,11 @@ class Answer:
 
     def __post_init__(self) -> None:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
+
+    @property
+    def model(self) -> str:
+        """The name that the answer bears."""
+        return self.adapter or self.base
 
     def queued(self) -> None:
         """All parts are with the engine."""

@@ -72,8 +72,10 @@ def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
 
     @routes.post(EMBEDDINGS)
     def embeddings(body: EmbeddingRequest) -> EmbeddingResponse:
-        prompts.check_model(body.model)
+        adapter = prompts.check_model(body.model)
         with unseen():
+            if adapter is not None:
+                raise ValueError(f"the adapter {adapter!r} has no embeddings; its model has")
             if not body.inputs:
                 raise ValueError("input is empty; at least 1 text is needed")
             tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]

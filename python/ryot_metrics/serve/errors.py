@@ -102,9 +102,10 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, headers)
 
 
-def model_not_found(name: str, served: str) -> ApiError:
+def model_not_found(name: str, served: Collection[str]) -> ApiError:
     """The answer to a request for a model that is not here."""
-    message = f"the model {name!r} does not exist; this server has {served!r}"
+    known = ", ".join(map(repr, served))
+    message = f"the model {name!r} does not exist; this server has {known}"
     kind = "model_not_found"
     return ApiError(404, message, param="model", code=kind, error_type=kind)
 

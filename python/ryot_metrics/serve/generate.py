@@ -61,8 +61,8 @@ def router(
                 echoes = [prompts.text(prompt) if body.echo else "" for prompt in asked]
             return _submit(engine, answer, body, tokens, echoes)
 
-        prompts.check_model(body.model)
-        answer = Answer(COMPLETIONS, engine.name, on_close=on_answer)
+        adapter = prompts.check_model(body.model)
+        answer = Answer(COMPLETIONS, engine.name, adapter, on_close=on_answer)
         return await _reply(accept, body, request)
 
     @routes.post(CHAT, response_model=ChatResponse)
@@ -72,8 +72,8 @@ def router(
                 tokens = prompts.within_limit(prompts.of_chat(body))
             return _submit(engine, answer, body, [tokens], [""])
 
-        prompts.check_model(body.model)
-        answer = Answer(CHAT, engine.name, chat=True, on_close=on_answer)
+        adapter = prompts.check_model(body.model)
+        answer = Answer(CHAT, engine.name, adapter, chat=True, on_close=on_answer)
         answer.tools = bool(body.offered)
         return await _reply(accept, body, request)
 
@@ -102,13 +102,12 @@ def _submit(
         params = body.params()
     answer.return_token_ids = bool(body.return_token_ids)
     single = len(prompts) * len(params) == 1
+    terms = {**body.terms(), "adapter": answer.adapter} if answer.adapter else body.terms()
     mode = "streaming" if body.stream else "standard" if single else "batch"
     try:
         for group, (prompt, echo) in enumerate(zip(prompts, echoes, strict=True)):
             for one in params:
-                stream = engine.stream(
-                    prompt, one, endpoint=answer.endpoint, mode=mode, **body.terms()
-                )
+                stream = engine.stream(prompt, one, endpoint=answer.endpoint, mode=mode, **terms)
                 answer.parts.append(Part(stream, prompt, group, echo))
     except Exception:
         answer.close()

@@ -32,10 +32,22 @@ class Prompts:
         self._engine = engine
         self._limit = max_prompt_tokens
 
-    def check_model(self, name: str | None) -> None:
-        """Refuse a model that is not served; none at all means the one that is."""
-        if name and name != self._engine.name:
-            raise model_not_found(name, self._engine.name)
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names that may be asked for: the model's, then those of its adapters."""
+        return (self._engine.name, *self._engine.adapters)
+
+    def check_model(self, name: str | None) -> str | None:
+        """The adapter that a name means; none at all means the bare model.
+
+        Raises:
+            ApiError: If nothing of this name is served.
+        """
+        if not name or name == self._engine.name:
+            return None
+        if name not in self._engine.adapters:
+            raise model_not_found(name, self.models)
+        return name
 
     def tokens(self, prompt: str | list[int], *, add_special: bool = True) -> list[int]:
         """The tokens of a prompt, which may be tokens already."""

@@ -25,16 +25,24 @@ def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
         longest: The most tokens of a prompt and its answer.
     """
     routes = APIRouter()
-    card = ModelCard(id=engine.name, created=int(time.time()), max_model_len=longest)
+    created, base = int(time.time()), engine.name
+    cards = {
+        name: ModelCard(
+            id=name,
+            created=created,
+            max_model_len=longest,
+            parent=None if name == base else base,
+        )
+        for name in prompts.models
+    }
 
     @routes.get("/v1/models")
     async def models() -> ModelList:
-        return ModelList(data=[card])
+        return ModelList(data=list(cards.values()))
 
     @routes.get("/v1/models/{model:path}", responses=documented(404))
     async def model(model: str) -> ModelCard:
-        prompts.check_model(model)
-        return card
+        return cards[prompts.check_model(model) or base]
 
     @routes.get("/health", responses=documented(503))
     async def health() -> Health:
