@@ -162,6 +162,25 @@ class ModelPool:
         """The models, in the order in which they were added."""
         return tuple(self._entries)
 
+    @property
+    def adapters(self) -> dict[str, tuple[str, ...]]:
+        """The adapters of each model, by its name."""
+        return {name: tuple(entry.adapters) for name, entry in self._entries.items()}
+
+    def peek(self, name: str) -> Engine | None:
+        """A model's engine, if it is loaded now; it may be unloaded at any time."""
+        loaded = self._entry(name).loaded
+        return None if loaded is None else loaded.engine
+
+    def check_open(self) -> None:
+        """Raises if no more models are lent.
+
+        Raises:
+            EngineClosedError: If the pool was closed.
+        """
+        if self._closed.is_set():
+            raise EngineClosedError(CLOSED)
+
     def loaded(self) -> dict[str, int]:
         """The bytes that each loaded model takes, by name."""
         with self._lock:
@@ -251,8 +270,7 @@ class ModelPool:
         """The engine, with one user more."""
         while True:
             with self._lock:
-                if self._closed.is_set():
-                    raise EngineClosedError(CLOSED)
+                self.check_open()
                 if entry.loaded is not None:
                     entry.users += 1
                     return entry.loaded.engine
@@ -272,8 +290,7 @@ class ModelPool:
         loaded = failure = None
         with self._one_load:
             try:
-                if self._closed.is_set():
-                    raise EngineClosedError(CLOSED)
+                self.check_open()
                 admit(entry.bytes)
                 engine = Engine(
                     entry.path, entry.config, name=entry.name, adapters=entry.adapters, admit=admit

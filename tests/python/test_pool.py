@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 
 import tiny
@@ -78,11 +79,11 @@ def test_the_least_recently_used_makes_room(clock):
             ask(pool, "d")  # a is the older, but in use
             assert list(pool.loaded()) == ["a", "d"]
         assert ask(pool, "b").token_count == 2
-        assert list(pool.loaded()) == ["b", "d"]
+        assert list(pool.loaded()) == ["a", "b"]  # a was used until after d
     by_name = [
         change.sum(EVICTIONS, model=name, eviction_reason="memory_pressure") for name in "abcd"
     ]
-    assert by_name == [1, 1, 1, 0]
+    assert by_name == [0, 1, 1, 1]
     assert change.sum(LOADS, model="b", load_type="warm_start") == 2
 
 
@@ -194,7 +195,7 @@ def test_a_load_that_fails_harms_nobody(tmp_path):
             assert len([chunk for chunk in stream if chunk.token_id is not None]) == 50
             size = pool.loaded()["whole"]
         half.write_bytes(whole.read_bytes())  # the download is complete
-        assert ask(pool, "half").prompt_tokens == 6
+        assert ask(pool, "half").token_count == 2
         assert pool.loaded() == {"whole": size, "half": size}
         weights = whole.stat().st_size
         assert size > weights + EngineConfig().host_cache_bytes
@@ -213,6 +214,46 @@ def test_the_context_counts_before_it_is_taken(tmp_path):
         with pytest.raises(MemoryLimitError, match="the model 'large' takes"):
             ask(pool, "large")
         assert ask(pool, "small").token_count == 2
+
+
+def test_a_pool_is_served_over_http(tmp_path, live):
+    """`model` routes, /v1/models lists all, and what cannot be loaded is one request's error."""
+    whole = tiny.write_model(tmp_path / "tiny.gguf")
+    half = tmp_path / "half.gguf"
+    half.write_bytes(whole.read_bytes()[:50_000])
+    small = EngineConfig(host_cache_bytes=100)
+    with ModelPool(memory_limit=10_000_000) as pool:
+        pool.add("toy", small)
+        pool.add(whole, small)
+        pool.add(half, small)
+        pool.add("toy", EngineConfig(host_cache_bytes=10_000_000), name="large")
+        url = f"{live(pool)}/v1"
+        with (
+            changes() as change,
+            openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+        ):
+            create = client.completions.create
+            assert [model.id for model in client.models.list()] == ["toy", "tiny", "half", "large"]
+            assert pool.loaded() == {}
+            answers = [create(model=name, prompt="x", max_tokens=3) for name in ("toy", "tiny")]
+            assert [answer.model for answer in answers] == ["toy", "tiny"]
+            assert client.models.retrieve("tiny").max_model_len == 256
+            with pytest.raises(openai.NotFoundError, match="'toy', 'tiny', 'half', 'large'"):
+                create(model="none", prompt="x")
+            with pytest.raises(openai.InternalServerError, match="cannot load the model") as failed:
+                create(model="half", prompt="x")
+            assert (failed.value.status_code, failed.value.code) == (500, "model_load_failed")
+            stream = create(model="tiny", prompt="x", max_tokens=200, stream=True)
+            next(iter(stream))
+            with pytest.raises(openai.InternalServerError, match="in use: tiny") as refused:
+                create(model="large", prompt="x")
+            assert (refused.value.status_code, refused.value.code) == (503, "memory_limit")
+            assert refused.value.response.headers["retry-after"] == "1"
+            stream.close()
+            assert len(client.embeddings.create(model="toy", input="x").data) == 1
+    requests = "ryot_inference_requests_total"
+    assert change.sum(requests, model="half", error_type="inference_error") == 1
+    assert change.sum(requests, model="large", error_type="oom") == 1
 
 
 def test_a_closed_pool_ends_everything():

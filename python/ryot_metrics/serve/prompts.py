@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ryot_metrics import chat
-from ryot_metrics.serve.errors import ApiError, model_not_found
+from ryot_metrics.serve.errors import ApiError
 
 if TYPE_CHECKING:
     from ryot_metrics import Engine
@@ -21,33 +21,17 @@ class Prompts:
     Args:
         engine: The engine, for its model.
         max_prompt_tokens: The most tokens of a prompt; None leaves the limit to the engine.
-
-    Raises:
-        ValueError: If the limit is below 1.
     """
 
     def __init__(self, engine: Engine, max_prompt_tokens: int | None) -> None:
-        if max_prompt_tokens is not None and max_prompt_tokens < 1:
-            raise ValueError(f"max_prompt_tokens is {max_prompt_tokens}; it must be at least 1")
         self._engine = engine
         self._limit = max_prompt_tokens
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """The names that may be asked for: the model's, then those of its adapters."""
-        return (self._engine.name, *self._engine.adapters)
-
-    def check_model(self, name: str | None) -> str | None:
-        """The adapter that a name means; none at all means the bare model.
-
-        Raises:
-            ApiError: If nothing of this name is served.
-        """
-        if not name or name == self._engine.name:
-            return None
-        if name not in self._engine.adapters:
-            raise model_not_found(name, self.models)
-        return name
+    def longest(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        context: int = self._engine.model_info["context_train"]
+        return min(self._engine.config.ctx_size, context)
 
     def tokens(self, prompt: str | list[int], *, add_special: bool = True) -> list[int]:
         """The tokens of a prompt, which may be tokens already."""

@@ -155,7 +155,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["ryot-metrics"] = "ryot-metrics"
-    max_model_len: int
+    max_model_len: int | None
     parent: str | None = None
 
 
