@@ -47,6 +47,7 @@ from ryot_metrics.dashboard import mount_dashboard
 from ryot_metrics.decorators import track_inference_request, track_token_generation
 from ryot_metrics.engine import Engine, Stream
 from ryot_metrics.errors import register_error_type
+from ryot_metrics.pool import MemoryLimitError, ModelBusyError, ModelPool
 
 __all__ = [
     "Chunk",
@@ -58,6 +59,9 @@ __all__ = [
     "EngineConfig",
     "InferenceContext",
     "Logprob",
+    "MemoryLimitError",
+    "ModelBusyError",
+    "ModelPool",
     "OutOfMemoryError",
     "QueueFullError",
     "RyotError",

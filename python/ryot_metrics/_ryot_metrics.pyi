@@ -649,7 +649,14 @@ class SamplingParams:
 
 @final
 class NativeEngine:
-    def __new__(cls, model: str, name: str, config: EngineConfig) -> NativeEngine: ...
+    def __new__(
+        cls,
+        model: str,
+        name: str,
+        config: EngineConfig,
+        adapters: Sequence[tuple[str, str | os.PathLike[str]]] = ...,
+        admit: Callable[[int], object] | None = None,
+    ) -> NativeEngine: ...
     def submit(
         self,
         prompt: str | Sequence[int] | NDArray[Any],
@@ -664,6 +671,7 @@ class NativeEngine:
         tbt_ms: float | None = None,
         tenant: str = "",
         deadline_ms: float | None = None,
+        adapter: str | None = None,
     ) -> NativeStream: ...
     def embed(
         self,

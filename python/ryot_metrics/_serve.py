@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ryot_metrics import Engine, EngineConfig, SamplingParams
+from ryot_metrics import Engine, EngineConfig, ModelPool, SamplingParams
 from ryot_metrics._extra import serve_extra
 
 if TYPE_CHECKING:
@@ -84,6 +84,32 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "help": "an origin whose pages may call the API, or *, may be repeated (default: none)",
         },
     ),
+    (
+        "--lora",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "NAME=PATH",
+            "help": "a LoRA adapter, which is a model of this name in the API, may be repeated",
+        },
+    ),
+    (
+        "--memory-limit",
+        {
+            "type": int,
+            "metavar": "BYTES",
+            "help": "what loaded models may take; the least recently used makes room (default: "
+            "no limit)",
+        },
+    ),
+    (
+        "--idle-unload",
+        {
+            "type": float,
+            "metavar": "S",
+            "help": "seconds without a request after which a model is unloaded (default: never)",
+        },
+    ),
     ("--uds", {"metavar": "PATH", "help": "also answer on a Unix socket, for its owner alone"}),
     (
         "--drain-seconds",
@@ -139,6 +165,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
     names += ["prefix_cache", "isolate_tenants"]
     config = EngineConfig(**{name: getattr(arguments, name) for name in names})
+    adapters = _adapters(arguments.lora)
     keys = read_keys(arguments.api_key, arguments.api_key_file)
     limits = {
         name: getattr(arguments, name)
@@ -151,26 +178,63 @@ def run(arguments: argparse.Namespace) -> None:
             log = stack.enter_context(StatsLog(arguments.log_stats))
 
         def load() -> Service:
-            engine = Engine(arguments.model, config, name=arguments.alias)
-            stack.callback(engine.shutdown)
+            models, first = _models(arguments, config, adapters, stack)
             app = create_app(
-                engine,
+                models,
                 **limits,
                 api_keys=keys,
                 protect_metrics=arguments.protect_metrics,
                 cors_origins=arguments.cors_origin,
                 on_answer=log,
             )
-            _warm_up(engine)
+            names = ", ".join(models.names) if isinstance(models, ModelPool) else models.name
             url = address(listening)
-            print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
+            print(f"{names} is served at {url}/v1, its metrics at {url}/metrics")
             print(f"live charts: {url}/dashboard", flush=True)
             if arguments.uds is not None:
-                uds = stack.enter_context(serve_uds(engine, arguments.uds))
+                uds = stack.enter_context(serve_uds(first, arguments.uds))
                 print(f"Unix socket: {uds.address}", flush=True)
-            return Service(app, engine.shutdown)
+            cancel = models.close if isinstance(models, ModelPool) else models.shutdown
+            return Service(app, cancel)
 
         serve(load, listening, drain_seconds=arguments.drain_seconds)
+
+
+def _models(
+    arguments: argparse.Namespace, config: EngineConfig, adapters: dict[str, str], stack: ExitStack
+) -> tuple[Engine | ModelPool, Engine]:
+    """What is served, and the engine of the first model, which is warm."""
+    models = arguments.model or [arguments.default_model]
+    if len(arguments.alias) > len(models):
+        raise ValueError(f"{len(arguments.alias)} --alias for {len(models)} --model")
+    aliases = [*arguments.alias, *[None] * (len(models) - len(arguments.alias))]
+    if len(models) == 1 and arguments.memory_limit is None and arguments.idle_unload is None:
+        engine = Engine(models[0], config, name=aliases[0], adapters=adapters)
+        stack.callback(engine.shutdown)
+        _warm_up(engine)
+        return engine, engine
+    if adapters and len(models) > 1:
+        raise ValueError(f"--lora needs to know its model; {len(models)} are given, not 1")
+    if arguments.uds is not None:
+        raise ValueError("--uds answers for one model that stays loaded; there is a pool of models")
+    pool = ModelPool(memory_limit=arguments.memory_limit, idle_seconds=arguments.idle_unload)
+    stack.callback(pool.close)
+    for model, alias in zip(models, aliases, strict=True):
+        pool.add(model, config, name=alias, adapters=adapters)
+    with pool.use(pool.names[0]) as engine:
+        _warm_up(engine)
+    return pool, engine
+
+
+def _adapters(given: list[str]) -> dict[str, str]:
+    """The paths of adapters by their names."""
+    adapters: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in adapters:
+            raise ValueError(f"--lora is {text!r}; it must be NAME=PATH, with a name of its own")
+        adapters[name] = path
+    return adapters
 
 
 def _warm_up(engine: Engine) -> None:

@@ -73,8 +73,21 @@ def _config() -> None:
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser("serve", help="serve a model over the OpenAI API")
-    serve.add_argument("-m", "--model", default=DEFAULT_MODEL, help=MODEL_HELP)
-    serve.add_argument("-a", "--alias", help="the model's name in the API (default: the model's)")
+    serve.add_argument(
+        "-m",
+        "--model",
+        action="append",
+        help=f"{MODEL_HELP % {'default': DEFAULT_MODEL}}; may be repeated: all but the first are "
+        "loaded when they are asked for",
+    )
+    serve.add_argument(
+        "-a",
+        "--alias",
+        action="append",
+        default=[],
+        help="the model's name in the API, in the order of the models (default: the model's)",
+    )
+    serve.set_defaults(default_model=DEFAULT_MODEL)
     _add_address(serve)
     _serve.add_options(serve)
 

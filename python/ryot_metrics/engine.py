@@ -10,7 +10,7 @@ import json
 import os
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, cast, overload
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Terms(TypedDict, total=False):
-    """What a request is promised and how urgent it is; all are keywords of `Engine.stream`.
+    """What a request is promised, and by which adapter; all are keywords of `Engine.stream`.
 
     Attributes:
         priority: `interactive`, the default: somebody waits for it; or `background`: it takes what
@@ -48,6 +48,7 @@ class Terms(TypedDict, total=False):
         tenant: On whose behalf; tenants of one priority share the engine fairly. At most 256 bytes.
         deadline_ms: Milliseconds from now after which the answer is of no use: the request then
             ends as `cancelled`. Default: never.
+        adapter: The name of the LoRA adapter that answers; default: the bare model.
     """
 
     priority: Literal["interactive", "background"]
@@ -55,6 +56,7 @@ class Terms(TypedDict, total=False):
     tbt_ms: float | None
     tenant: str
     deadline_ms: float | None
+    adapter: str | None
 
 
 class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
@@ -213,10 +215,15 @@ class Engine:
             `smollm2-135m`, or `toy`, a scripted model that needs no file.
         config: Its size; by default `EngineConfig()`.
         name: The label `model` of its metrics; by default the short name or the file's stem.
+        adapters: LoRA adapters, at most 64, that requests can name: GGUF files made for this model,
+            by name, each a path or `repo:file`. A step of the engine has requests of one of them;
+            they take turns.
+        admit: Is told how many bytes the engine will take, with its weights, all KV cells and the
+            most of its host cache, before it takes the cells. What it raises ends the start.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no usable model.
+        ValueError: If a file is no usable model or no adapter for it.
         OutOfMemoryError: If the context's memory could not be had.
 
     Example:
@@ -233,12 +240,19 @@ class Engine:
         config: EngineConfig | None = None,
         *,
         name: str | None = None,
+        adapters: Mapping[str, str | os.PathLike[str]] | None = None,
+        admit: Callable[[int], object] | None = None,
     ) -> None:
         text = os.fspath(model)
         path = text if text == "toy" else os.fspath(resolve(text))
-        self.name = name or os.path.basename(text).rpartition(":")[2].removesuffix(".gguf")
+        self.name = name or model_name(text)
+        self.adapters = tuple(adapters or ())
         self.config = config or EngineConfig()
-        self._native = NativeEngine(path, self.name, self.config)
+        files = [
+            (own, file if text == "toy" else resolve(os.fspath(file)))
+            for own, file in (adapters or {}).items()
+        ]
+        self._native = NativeEngine(path, self.name, self.config, files, admit)
         self.model_info = self._native.model_info()
 
     @overload
@@ -294,7 +308,7 @@ class Engine:
                 By default one, which is not in a list.
             echo: Puts the prompt's text before that of the answer.
             endpoint: The label `endpoint` of the request's metrics.
-            **terms: Urgency and promises: see `Terms`.
+            **terms: Urgency, promises and adapter: see `Terms`.
 
         Returns:
             A completion; or, for a list of prompts or with `n`, a list: all answers to the first
@@ -302,7 +316,8 @@ class Engine:
             reason `error` and its `error`; the others are unharmed.
 
         Raises:
-            ValueError: For an empty prompt, one longer than the context, or an `n` below 1.
+            ValueError: For an empty prompt, one longer than the context, an unknown adapter, or an
+                `n` below 1.
             QueueFullError: If the queue is full of others' requests.
             EngineClosedError: If the engine was shut down.
             DecodeError: If a single prompt failed on the way.
@@ -390,13 +405,13 @@ class Engine:
             endpoint: The label `endpoint` of the request's metrics.
             mode: How the metrics call the request: `streaming`, `standard` or `batch`.
             add_special: Whether the model's token for a beginning is put before the text.
-            **terms: Urgency and promises: see `Terms`.
+            **terms: Urgency, promises and adapter: see `Terms`.
 
         Returns:
             The stream, an iterator and an async iterator. Its request runs from now on.
 
         Raises:
-            ValueError: For an empty prompt, or one longer than the context.
+            ValueError: For an empty prompt, one longer than the context, or an unknown adapter.
             QueueFullError: If the queue is full; `retry_after` says for how many seconds.
             EngineClosedError: If the engine was shut down.
 
@@ -540,6 +555,11 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.shutdown()
+
+
+def model_name(model: str) -> str:
+    """What a model is called that nobody named: its short name, or its file's stem."""
+    return os.path.basename(model).rpartition(":")[2].removesuffix(".gguf")
 
 
 def _is_one(prompt: Prompt | Prompts) -> bool:

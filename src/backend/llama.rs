@@ -38,24 +38,26 @@ use crate::gpu::{Probe, Reading};
 /// "All layers", whatever their number.
 const ALL_LAYERS: u32 = i32::MAX as u32;
 
-/// To make a context or to load an adapter changes the model, so two at once are undefined behaviour.
+/// Making a context changes its model, so two at once are undefined behaviour.
 static MAKING_CONTEXT: Mutex<()> = Mutex::new(());
 
 /// A GGUF model, loaded.
 #[derive(Debug)]
 pub struct Llama {
     model: Arc<LlamaModel>,
+    /// Freed with the model. llama.cpp changes none of them, but its wrapper wants to.
+    adapters: Mutex<Vec<LlamaLoraAdapter>>,
     info: ModelInfo,
 }
 
 impl Llama {
     /// Loads a GGUF file. `gpu_layers`: how many layers to place on a GPU; default: all if this
-    /// build has a GPU backend, else none.
+    /// build has a GPU backend, else none. `adapters`: LoRA adapters for it.
     ///
     /// # Errors
     ///
     /// [`Error::ModelNotFound`], or [`Error::ModelLoad`] with the reason.
-    pub fn load(path: &Path, gpu_layers: Option<u32>) -> Result<Self> {
+    pub fn load(path: &Path, gpu_layers: Option<u32>, adapters: &[Adapter]) -> Result<Self> {
         check_file(path)?;
         let layers = gpu_layers.unwrap_or(if gpu().is_some() { ALL_LAYERS } else { 0 });
         let params = LlamaModelParams::default().with_n_gpu_layers(layers);
@@ -65,9 +67,14 @@ impl Llama {
                      is not known"
                 .to_owned(),
         };
-        let model = LlamaModel::load_from_file(backend(), path, &params).map_err(refused)?;
+        let mut model = LlamaModel::load_from_file(backend(), path, &params).map_err(refused)?;
         let device = gpu().filter(|_| layers > 0).unwrap_or_else(|| "cpu".to_owned());
-        Ok(Self { info: describe(&model, path, device), model: Arc::new(model) })
+        // llama.cpp wants all of them before the first context.
+        let loaded = adapters.iter().map(|adapter| load_adapter(&mut model, adapter));
+        let loaded = loaded.collect::<Result<Vec<_>>>()?;
+        let mut info = describe(&model, path, device);
+        info.adapters = adapters.iter().map(|adapter| Arc::clone(&adapter.name)).collect();
+        Ok(Self { info, model: Arc::new(model), adapters: Mutex::new(loaded) })
     }
 }
 
@@ -106,9 +113,6 @@ impl Model for Llama {
 
     fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()> {
         let making = MAKING_CONTEXT.lock();
-        // llama.cpp wants all of them before the context; they are freed with the model.
-        let load = |adapter| load_adapter(&self.model, adapter);
-        let adapters = config.adapters.iter().map(load).collect::<Result<Vec<_>>>()?;
         let context = self
             .model
             .new_context(backend(), context_params(config))
@@ -119,7 +123,7 @@ impl Model for Llama {
             batch: LlamaBatch::new(config.batch_size, 1),
             config,
             vocab: self.info.vocab_size,
-            adapters,
+            adapters: &self.adapters,
             adapter: 0,
         });
         Ok(())
@@ -131,7 +135,7 @@ struct LlamaDecoder<'model> {
     batch: LlamaBatch<'static>,
     config: &'model DecoderConfig,
     vocab: usize,
-    adapters: Vec<LlamaLoraAdapter>,
+    adapters: &'model Mutex<Vec<LlamaLoraAdapter>>,
     /// The one in use, as [`Decoder::adapt`] counts.
     adapter: usize,
 }
@@ -166,7 +170,8 @@ impl Decoder for LlamaDecoder<'_> {
         }
         // llama.cpp's `set` takes the place of all others; its `remove` removes all, not the given.
         let index = adapter.max(1) - 1;
-        let Some(lora) = self.adapters.get_mut(index) else {
+        let mut adapters = self.adapters.lock();
+        let Some(lora) = adapters.get_mut(index) else {
             return Err(DecodeFailure::Fatal(format!("the decoder has no adapter {adapter}")));
         };
         let refused = |error: String| DecodeFailure::Fatal(format!("adapter {adapter}: {error}"));
@@ -239,7 +244,7 @@ pub fn backend() -> &'static LlamaBackend {
     })
 }
 
-fn load_adapter(model: &LlamaModel, adapter: &Adapter) -> Result<LlamaLoraAdapter> {
+fn load_adapter(model: &mut LlamaModel, adapter: &Adapter) -> Result<LlamaLoraAdapter> {
     check_file(&adapter.path)?;
     model.lora_adapter_init(&adapter.path).map_err(|_| Error::ModelLoad {
         path: adapter.path.clone(),
@@ -357,6 +362,7 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
         chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),
         bos_text: text(vocab.bos()),
         eos_text: text(vocab.eos()),
+        adapters: Vec::new(),
     }
 }
 

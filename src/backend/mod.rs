@@ -59,7 +59,28 @@ pub struct ModelInfo {
     pub bos_text: Option<String>,
     /// The text of its token for the end of a sequence.
     pub eos_text: Option<String>,
+    /// The names of the adapters that were loaded with it.
+    pub adapters: Vec<Arc<str>>,
 }
+
+impl ModelInfo {
+    /// The number of an adapter, from 1; 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] with the known ones if there is no such adapter.
+    pub fn adapter(&self, name: Option<&str>) -> Result<usize> {
+        let Some(name) = name else { return Ok(0) };
+        let index = self.adapters.iter().position(|adapter| &**adapter == name);
+        index.map(|index| index + 1).ok_or_else(|| {
+            let known = if self.adapters.is_empty() { "none" } else { &self.adapters.join(", ") };
+            Error::InvalidArgument(format!("adapter is {name:?}; the model has: {known}"))
+        })
+    }
+}
+
+/// The most adapters of a model: each has a turn of its own in the steps.
+pub const MAX_ADAPTERS: usize = 64;
 
 /// A LoRA adapter: small weights that change what a model answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +104,6 @@ pub struct DecoderConfig {
     pub threads: usize,
     /// Whether it is made for [`Decoder::embedding`]. It then computes the logits of all rows too.
     pub embeddings: bool,
-    /// What it can compute under beside the bare model.
-    pub adapters: Vec<Adapter>,
 }
 
 /// One token to compute.
@@ -165,7 +184,7 @@ pub trait Model: Debug + Send + Sync {
 /// A model's working memory: computes tokens and remembers them by sequence.
 pub trait Decoder {
     /// From now on computes with this adapter: 0 is the bare model, then those of
-    /// [`DecoderConfig::adapters`]. What was computed with another is no use to it. Costs nothing if
+    /// [`ModelInfo::adapters`]. What was computed with another is no use to it. Costs nothing if
     /// it is the same as before.
     fn adapt(&mut self, adapter: usize) -> std::result::Result<(), DecodeFailure> {
         match adapter {
@@ -220,23 +239,25 @@ pub struct Snapshot {
 
 /// Loads a model: `toy` is [`toy::Toy`], anything else the path of a GGUF file. `gpu_layers` says
 /// how many layers to place on a GPU; default: all if this build has a GPU backend, else none.
-/// Tells the observer how long it took.
+/// `adapters`: LoRA adapters that requests can name, at most [`MAX_ADAPTERS`]. Tells the observer how long it took.
 ///
 /// # Errors
 ///
-/// [`Error::ModelNotFound`] or [`Error::ModelLoad`]; [`Error::InvalidArgument`] for a path if this
-/// build lacks llama.cpp.
+/// [`Error::ModelNotFound`] or [`Error::ModelLoad`], also for an adapter; [`Error::InvalidArgument`]
+/// for a path if this build lacks llama.cpp, and for adapters without names of their own.
 pub fn load(
     model: &str,
     gpu_layers: Option<u32>,
+    adapters: &[Adapter],
     observer: &dyn Observer,
     clock: &dyn Clock,
 ) -> Result<Arc<dyn Model>> {
     static LOADED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    check_adapters(adapters)?;
     let since = clock.now();
     let loaded: Result<Arc<dyn Model>> = match model {
-        "toy" => Ok(Arc::new(toy::Toy::default())),
-        path => load_file(Path::new(path), gpu_layers),
+        "toy" => Ok(Arc::new(toy::Toy::with_adapters(adapters))),
+        path => load_file(Path::new(path), gpu_layers, adapters),
     };
     let new = loaded.is_ok() && LOADED.lock().get_or_insert_default().insert(model.to_owned());
     observer.observe(&Event::ModelLoaded {
@@ -247,13 +268,30 @@ pub fn load(
     loaded
 }
 
+fn check_adapters(adapters: &[Adapter]) -> Result<()> {
+    if adapters.len() > MAX_ADAPTERS {
+        let count = adapters.len();
+        return Err(Error::InvalidArgument(format!(
+            "there are {count} adapters; there must be at most {MAX_ADAPTERS}"
+        )));
+    }
+    for (index, Adapter { name, .. }) in adapters.iter().enumerate() {
+        if name.is_empty() || adapters[..index].iter().any(|other| other.name == *name) {
+            return Err(Error::InvalidArgument(format!(
+                "adapter {index} is named {name:?}; each needs a name of its own"
+            )));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(feature = "llama")]
-fn load_file(path: &Path, gpu_layers: Option<u32>) -> Result<Arc<dyn Model>> {
-    Ok(Arc::new(llama::Llama::load(path, gpu_layers)?))
+fn load_file(path: &Path, gpu_layers: Option<u32>, adapters: &[Adapter]) -> Result<Arc<dyn Model>> {
+    Ok(Arc::new(llama::Llama::load(path, gpu_layers, adapters)?))
 }
 
 #[cfg(not(feature = "llama"))]
-fn load_file(path: &Path, _gpu_layers: Option<u32>) -> Result<Arc<dyn Model>> {
+fn load_file(path: &Path, _gpu_layers: Option<u32>, _: &[Adapter]) -> Result<Arc<dyn Model>> {
     Err(Error::InvalidArgument(format!(
         "cannot load {}: this build lacks llama.cpp; its only model is 'toy'",
         path.display()

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{
-    DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Token,
+    Adapter, DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Token,
 };
 use crate::error::Result;
 
@@ -57,6 +58,7 @@ impl Default for Toy {
                 chat_template: None,
                 bos_text: None,
                 eos_text: None,
+                adapters: Vec::new(),
             },
         }
     }
@@ -66,6 +68,13 @@ impl Toy {
     /// One that takes no time, for tests.
     pub fn instant() -> Self {
         Self { step: Duration::ZERO, per_row: Duration::ZERO, ..Self::default() }
+    }
+
+    /// One with adapters, whose files it does not read.
+    pub fn with_adapters(adapters: &[Adapter]) -> Self {
+        let mut toy = Self::default();
+        toy.info.adapters = adapters.iter().map(|adapter| Arc::clone(&adapter.name)).collect();
+        toy
     }
 
     /// What the model answers greedily to this prompt, computed without any engine.
@@ -247,8 +256,9 @@ impl<'model> ToyDecoder<'model> {
 
 impl Decoder for ToyDecoder<'_> {
     fn adapt(&mut self, adapter: usize) -> std::result::Result<(), DecodeFailure> {
-        if adapter > self.config.adapters.len() {
-            return Err(fatal(format!("adapter {adapter} of {}", self.config.adapters.len())));
+        let known = self.toy.info.adapters.len();
+        if adapter > known {
+            return Err(fatal(format!("adapter {adapter} of {known}")));
         }
         self.adapter = adapter;
         Ok(())

@@ -256,7 +256,7 @@ impl Client {
         let queued_at = self.clock.now();
         params.validate()?;
         let terms = self.config.promise(terms);
-        let adapters = self.config.adapters.len();
+        let adapters = self.model.info().adapters.len();
         if terms.adapter > adapters {
             return Err(Error::InvalidArgument(format!(
                 "adapter is {}; it must be from 0 to {adapters}",

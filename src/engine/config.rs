@@ -1,9 +1,9 @@
-//! The engine's size: how much memory, how many sequences, how large a step; and its adapters.
+//! The engine's size: how much memory, how many sequences, how large a step.
 //!
 //! Must not know: how a step is planned. [`EngineConfig::validate`] names each broken limit, so
 //! that nothing behind it needs to check again.
 
-use crate::backend::{Adapter, DecoderConfig};
+use crate::backend::DecoderConfig;
 use crate::clock::Nanos;
 use crate::engine::policy::{FAIRNESS_TOKENS, PolicyKind, STEP};
 use crate::engine::terms::Terms;
@@ -12,9 +12,6 @@ use crate::event::Class;
 
 /// The most sequences that a llama.cpp context takes.
 pub const MAX_PARALLEL: usize = 256;
-
-/// The most adapters of an engine: each has a turn of its own in the steps.
-pub const MAX_ADAPTERS: usize = 64;
 
 /// What happens to an interactive request whose promised first token cannot come in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,8 +91,6 @@ pub struct EngineConfig {
     /// Bytes of the host's memory for prefixes that left the KV cache and for preempted requests;
     /// 0 computes them again. Default 512 MiB.
     pub host_cache_bytes: u64,
-    /// LoRA adapters that requests can name, at most [`MAX_ADAPTERS`]. Default none.
-    pub adapters: Vec<Adapter>,
 }
 
 impl Default for EngineConfig {
@@ -117,7 +112,6 @@ impl Default for EngineConfig {
             isolate_tenants: false,
             cache_sequences: 56,
             host_cache_bytes: 512 << 20,
-            adapters: Vec::new(),
         }
     }
 }
@@ -141,31 +135,7 @@ impl EngineConfig {
         check("prefill_chunk", self.prefill_chunk, 1, 1 << 16)?;
         check("threads", self.threads, 0, 1024)?;
         check("max_queue", self.max_queue, 0, 1 << 20)?;
-        check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)?;
-        check("the number of adapters", self.adapters.len(), 0, MAX_ADAPTERS)?;
-        for (index, Adapter { name, .. }) in self.adapters.iter().enumerate() {
-            if name.is_empty() || self.adapters[..index].iter().any(|other| other.name == *name) {
-                return Err(Error::InvalidArgument(format!(
-                    "adapter {index} is named {name:?}; each needs a name of its own"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// The number of an adapter, as [`Terms::adapter`] has it: 0 for none.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidArgument`] with the known ones if there is no such adapter.
-    pub fn adapter(&self, name: Option<&str>) -> Result<usize> {
-        let Some(name) = name else { return Ok(0) };
-        let index = self.adapters.iter().position(|adapter| &*adapter.name == name);
-        index.map(|index| index + 1).ok_or_else(|| {
-            let known: Vec<&str> = self.adapters.iter().map(|adapter| &*adapter.name).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            Error::InvalidArgument(format!("adapter is {name:?}; the engine has: {known}"))
-        })
+        check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)
     }
 
     /// The terms of a request, with this engine's promises where an interactive one names none.
@@ -187,7 +157,6 @@ impl EngineConfig {
             batch_size: self.batch_size,
             threads: if self.threads == 0 { cores() } else { self.threads },
             embeddings: false,
-            adapters: self.adapters.clone(),
         }
     }
 }

@@ -122,13 +122,13 @@ impl Core {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Client)> {
         config.validate()?;
-        let link = Arc::new(Link::new());
+        let (link, info) = (Arc::new(Link::new()), model.info());
         let core = Self {
             model: Arc::clone(&model),
             observer: Arc::clone(&observer),
             clock: Arc::clone(&clock),
             link: Arc::clone(&link),
-            scheduler: Scheduler::new(config.clone(), model.info().divisible),
+            scheduler: Scheduler::new(config.clone(), info.divisible, info.adapters.len()),
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
             snapshots: HashMap::new(),

@@ -133,7 +133,6 @@ impl Call<'_> {
             sequences: groups.iter().map(Range::len).max().unwrap_or(0),
             batch_size: config.batch_size.min(cells),
             embeddings: true,
-            adapters: Vec::new(),
             ..config.decoder()
         };
         let mut outcome = Ok(Embeddings::default());

@@ -28,7 +28,7 @@ mod text;
 mod thread;
 
 pub use self::client::{Client, Prompt, RequestHandle, Stats};
-pub use self::config::{EngineConfig, MAX_ADAPTERS, MAX_PARALLEL, Overload};
+pub use self::config::{EngineConfig, MAX_PARALLEL, Overload};
 pub use self::core::{Core, Progress};
 pub use self::embed::{EmbedParams, Embeddings};
 pub use self::gbnf::{MAX_GRAMMAR_BYTES, MAX_SCHEMA_BYTES, check_grammar};

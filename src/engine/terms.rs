@@ -26,9 +26,9 @@ pub struct Terms {
     pub tenant: Arc<str>,
     /// When its answer is of no use any more, in nanoseconds from queued; default never.
     pub deadline: Option<Nanos>,
-    /// What it is computed with: 0, the default, is the bare model; see [`EngineConfig::adapter`].
+    /// What it is computed with: 0, the default, is the bare model; see [`ModelInfo::adapter`].
     ///
-    /// [`EngineConfig::adapter`]: super::EngineConfig::adapter
+    /// [`ModelInfo::adapter`]: crate::backend::ModelInfo::adapter
     pub adapter: usize,
 }
 

@@ -41,11 +41,11 @@ impl Observer for Later {
 /// A model and what hears of its work.
 type Loaded = (Arc<dyn Model>, Arc<EngineObserver>);
 
-fn load(model: &str, name: &str, config: &PyEngineConfig) -> Result<Loaded> {
+fn load(model: &str, name: &str, config: &PyEngineConfig, adapters: &[Adapter]) -> Result<Loaded> {
     let later = Later::default();
     let recorder = globals::recorder().clone();
     let clock = recorder.clock().clone();
-    let loaded = backend::load(model, config.gpu_layers, &later, &*clock);
+    let loaded = backend::load(model, config.gpu_layers, adapters, &later, &*clock);
     let device = loaded.as_ref().map_or("", |model| &*model.info().device);
     if !["", "cpu", "toy"].contains(&device) && recorder.gpu_model().is_none() {
         recorder.attribute_gpu(None, name);
@@ -80,10 +80,9 @@ impl PyEngine {
         admit: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let adapter = |(name, path): (String, PathBuf)| Adapter { name: name.into(), path };
-        let adapters = adapters.into_iter().map(adapter).collect();
-        let sizes = EngineConfig { adapters, ..config.config.clone() };
-        sizes.validate()?;
-        let (model, observer) = detached(py, || load(model, name, config))?;
+        let adapters: Vec<Adapter> = adapters.into_iter().map(adapter).collect();
+        let (model, observer) = detached(py, || load(model, name, config, &adapters))?;
+        let sizes = config.config.clone();
         if let Some(admit) = admit {
             admit.call1((memory(model.info(), &sizes),))?;
         }
@@ -115,7 +114,7 @@ impl PyEngine {
     ) -> PyResult<PyStream> {
         let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
         let prompt = prompt.for_engine(add_special);
-        let adapter = self.0.config().adapter(adapter)?;
+        let adapter = self.0.model().info().adapter(adapter)?;
         let terms = Terms::new(priority, ttft_ms, tbt_ms, tenant, deadline_ms)?;
         let terms = Terms { adapter, ..terms };
         let params = params.0.clone();

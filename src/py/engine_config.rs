@@ -130,7 +130,6 @@ impl PyEngineConfig {
                 host_cache_bytes,
                 default.host_cache_bytes,
             )?,
-            adapters: default.adapters,
         };
         config.validate()?;
         let gpu_layers = match gpu_layers {

@@ -1,11 +1,10 @@
 //! What the scheduler plans, case by case: add, ask, compare.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use ryot_metrics::backend::{Adapter, Row, Token};
+use ryot_metrics::backend::{Row, Token};
 use ryot_metrics::clock::Nanos;
 use ryot_metrics::engine::{
     BACKGROUND_PATIENCE, BLOCK, EngineConfig, MAX_SKIPS, Op, Overload, Plan, PolicyKind, Scheduler,
@@ -14,6 +13,8 @@ use ryot_metrics::engine::{
 use ryot_metrics::event::{Class, Slo};
 
 const MS: Nanos = 1_000_000;
+/// Beside the bare model.
+const ADAPTERS: usize = 4;
 
 fn config() -> EngineConfig {
     EngineConfig {
@@ -43,7 +44,7 @@ struct Desk {
 
 impl Desk {
     fn new(config: EngineConfig) -> Self {
-        Self { scheduler: Scheduler::new(config, true), now: 0 }
+        Self { scheduler: Scheduler::new(config, true, ADAPTERS), now: 0 }
     }
 
     fn add(&mut self, id: u64, length: usize, max_answer: usize) {
@@ -414,15 +415,10 @@ fn late_tokens_are_told() {
     assert_eq!(desk.scheduler.push(1, 90, 47 * MS), Some(Slo::Tbt));
 }
 
-fn with_adapters(count: usize) -> EngineConfig {
-    let adapter = |index: usize| Adapter { name: index.to_string().into(), path: PathBuf::new() };
-    EngineConfig { adapters: (0..count).map(adapter).collect(), ..config() }
-}
-
 /// What one adapter has computed is no use to another, and they share no step.
 #[test]
 fn a_prefix_is_found_only_under_its_own_adapter() {
-    let mut desk = Desk::new(EngineConfig { ctx_size: 400, ..with_adapters(2) });
+    let mut desk = Desk::new(EngineConfig { ctx_size: 400, ..config() });
     for (id, adapter, hit) in [(1, 0, 0), (2, 1, 0), (3, 2, 0), (4, 1, 24), (5, 0, 24)] {
         let terms = Terms { adapter, ..Terms::default() };
         desk.submit(id, prompt(9, 30), 1, &terms);
@@ -442,25 +438,19 @@ fn a_prefix_is_found_only_under_its_own_adapter() {
 /// waits for longer than all others take a turn.
 #[test]
 fn adapters_take_turns() {
-    const ADAPTERS: usize = 5;
     for policy in PolicyKind::ALL {
         let mut random = ChaCha8Rng::seed_from_u64(5);
         let mut below = |limit: u32| random.next_u32() % limit;
-        let config = EngineConfig {
-            ctx_size: 4000,
-            parallel: 12,
-            batch_size: 32,
-            policy,
-            ..with_adapters(ADAPTERS - 1)
-        };
+        let config =
+            EngineConfig { ctx_size: 4000, parallel: 12, batch_size: 32, policy, ..config() };
         let mut desk = Desk::new(config);
         let mut adapter_of = Vec::new();
         let mut live: Vec<u64> = Vec::new();
-        let (mut waits, mut longest) = ([0; ADAPTERS], 0);
+        let (mut waits, mut longest) = ([0; ADAPTERS + 1], 0);
         for _ in 0..1_500 {
             if below(4) == 0 {
                 let terms = Terms {
-                    adapter: below(ADAPTERS as u32) as usize,
+                    adapter: below(ADAPTERS as u32 + 1) as usize,
                     class: Class::ALL[below(2) as usize],
                     tbt: (below(2) == 0).then_some(MS),
                     ..Terms::default()
@@ -481,7 +471,7 @@ fn adapters_take_turns() {
             }
             live.retain(|&id| desk.scheduler.sequence(id).is_some());
         }
-        assert_eq!(longest, ADAPTERS - 1, "{policy:?}");
+        assert_eq!(longest, ADAPTERS, "{policy:?}");
         assert!(adapter_of.len() > 300);
     }
 }
@@ -489,8 +479,7 @@ fn adapters_take_turns() {
 /// A promise of one adapter's answers that cannot be kept does not stop prompts of another.
 #[test]
 fn prefill_of_each_adapter_goes_on() {
-    let config =
-        EngineConfig { ctx_size: 900, prefill_chunk: 64, batch_size: 64, ..with_adapters(1) };
+    let config = EngineConfig { ctx_size: 900, prefill_chunk: 64, batch_size: 64, ..config() };
     let mut desk = Desk::new(config);
     let tight = Terms { tbt: Some(1), ..Terms::default() };
     desk.submit(1, prompt(1, 4), 400, &tight);

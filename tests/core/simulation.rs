@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ryot_metrics::backend::toy::{Toy, ToyDecoder};
-use ryot_metrics::backend::{Adapter, DecodeFailure, Decoder, Row, SeqId, Snapshot, Token};
+use ryot_metrics::backend::{DecodeFailure, Decoder, Row, SeqId, Snapshot, Token};
 use ryot_metrics::clock::ManualClock;
 use ryot_metrics::engine::{
     Client, Core, EngineConfig, Finish, Progress, Prompt, RequestHandle, SamplingParams, Terms,
@@ -242,10 +241,6 @@ impl Decoder for Strict<'_> {
     }
 }
 
-fn adapter(name: &str) -> Adapter {
-    Adapter { name: name.into(), path: PathBuf::new() }
-}
-
 fn faults(random: &mut ChaCha8Rng) -> BTreeMap<u64, DecodeFailure> {
     let kind = |random: &mut ChaCha8Rng| match random.next_u32() % 3 {
         0 => DecodeFailure::NoSpace,
@@ -260,7 +255,9 @@ fn faults(random: &mut ChaCha8Rng) -> BTreeMap<u64, DecodeFailure> {
 #[test]
 fn a_hundred_thousand_steps() {
     let mut random = ChaCha8Rng::seed_from_u64(42);
-    let toy = Arc::new(Toy { faults: faults(&mut random), ..Toy::instant() });
+    let mut toy = Toy { faults: faults(&mut random), ..Toy::instant() };
+    toy.info.adapters = ["formal", "pirate"].map(Arc::from).into();
+    let toy = Arc::new(toy);
     let config = EngineConfig {
         ctx_size: 150,
         parallel: 4,
@@ -269,7 +266,6 @@ fn a_hundred_thousand_steps() {
         max_queue: 6,
         cache_sequences: 3,
         host_cache_bytes: 6_000,
-        adapters: ["formal", "pirate"].map(adapter).into(),
         ..EngineConfig::default()
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));

@@ -17,7 +17,7 @@ fn temporary(name: &str, content: &[u8]) -> PathBuf {
 }
 
 fn refusal(path: &Path) -> String {
-    match Llama::load(path, None).map(drop).unwrap_err() {
+    match Llama::load(path, None, &[]).map(drop).unwrap_err() {
         Error::ModelLoad { path: named, reason } => {
             assert_eq!(named, path);
             reason
@@ -31,7 +31,7 @@ fn refusal(path: &Path) -> String {
 fn bad_files_are_refused() {
     let missing = Path::new("no/such/model.gguf");
     assert_eq!(
-        Llama::load(missing, None).map(drop).unwrap_err(),
+        Llama::load(missing, None, &[]).map(drop).unwrap_err(),
         Error::ModelNotFound(missing.to_owned())
     );
     assert_eq!(refusal(&std::env::temp_dir()), "it is a directory");

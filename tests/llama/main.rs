@@ -31,7 +31,7 @@ fn model_path() -> Option<PathBuf> {
 /// The test model, loaded once.
 fn model() -> Option<Arc<Llama>> {
     static MODEL: OnceLock<Option<Arc<Llama>>> = OnceLock::new();
-    let load = || Some(Arc::new(Llama::load(&model_path()?, None).unwrap()));
+    let load = || Some(Arc::new(Llama::load(&model_path()?, None, &[]).unwrap()));
     MODEL.get_or_init(load).clone()
 }
 

@@ -93,6 +93,7 @@ class ScriptedEngine:
             "eos_token": "</s>",
             "context_train": 2048,
         }
+        self.adapters: tuple[str, ...] = ()
         self.streams: list[ScriptedStream] = []
         self.submitted: list[dict[str, Any]] = []
         self.accepted = threading.Event()

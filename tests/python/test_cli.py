@@ -36,8 +36,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the command asks of the engine, which is then not started."""
     asked: dict[str, Any] = {}
 
-    def engine(model: str, config: EngineConfig, *, name: str | None) -> None:
-        asked.update(model=model, config=config, name=name)
+    def engine(model: str, config: EngineConfig, **others: Any) -> None:
+        asked.update(model=model, config=config, **others)
         raise StoppedError("enough")
 
     monkeypatch.setattr(_serve, "Engine", engine)
@@ -47,8 +47,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_options_reach_the_engine(asked: dict[str, Any]) -> None:
     """llama-server's short forms set the engine's configuration."""
     line = "serve --port 0 -m toy -a mine -c 512 -np 3 -b 64 --prefill-chunk 16 -t 2 -ngl 1"
+    line += " --lora formal=a=b.gguf"
     assert main([*line.split(), "--max-queue", "7"]) == 2
     assert (asked["model"], asked["name"]) == ("toy", "mine")
+    assert asked["adapters"] == {"formal": "a=b.gguf"}
     config = asked["config"]
     assert (config.ctx_size, config.parallel, config.batch_size) == (512, 3, 64)
     assert (config.prefill_chunk, config.threads, config.max_queue) == (16, 2, 7)
@@ -72,6 +74,13 @@ def test_defaults_are_the_engines(asked: dict[str, Any]) -> None:
         ("serve --port 0 -m toy -c 0", ["ctx_size", "0"]),
         ("serve --port 65536 -m toy", ["65536", "65,535"]),
         ("serve --port 0 -m toy --max-body-bytes 0", ["max_body_bytes", "0", "1"]),
+        ("serve --port 0 -m toy -m toy", ["'toy'", "already"]),
+        ("serve --port 0 -m toy -a x -a y", ["2 --alias for 1 --model"]),
+        ("serve --port 0 -m toy -m toy -a x --lora a=b", ["--lora", "2 are given"]),
+        ("serve --port 0 -m toy --memory-limit 9 --uds x", ["--uds", "one model"]),
+        ("serve --port 0 -m toy --memory-limit 9", ["'toy' takes", "memory_limit"]),
+        ("serve --port 0 -m toy --lora x", ["--lora", "'x'", "NAME=PATH"]),
+        ("serve --port 0 -m toy --lora a=b --lora a=c", ["'a=c'", "a name of its own"]),
         ("pull missing.gguf", ["'missing.gguf'", "smollm2-135m"]),
     ],
 )

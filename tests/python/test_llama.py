@@ -6,12 +6,11 @@ import statistics
 import threading
 import time
 
-import gguf
 import jsonschema
-import numpy as np
 import openai
 import pytest
 
+import tiny
 from ryot_metrics import Engine, EngineConfig, SamplingParams
 from ryot_metrics.models import resolve
 
@@ -25,48 +24,7 @@ def smollm():
 @pytest.fixture(scope="module")
 def random_model(tmp_path_factory):
     """A llama of two layers with random weights and a vocabulary of single bytes."""
-    path = tmp_path_factory.mktemp("models") / "random.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    width, feed_forward, heads, layers = 64, 128, 4, 2
-    tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256))]
-    kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
-    writer.add_context_length(256)
-    writer.add_embedding_length(width)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(feed_forward)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(width // heads)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * len(tokens))
-    writer.add_token_types([*kinds, *[gguf.TokenType.BYTE] * 256])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    rng = np.random.default_rng(0)
-
-    def tensor(name, *shape):
-        writer.add_tensor(name, rng.normal(0, 0.2, shape).astype(np.float32))
-
-    tensor("token_embd.weight", len(tokens), width)
-    tensor("output_norm.weight", width)
-    tensor("output.weight", len(tokens), width)
-    for layer in range(layers):
-        for name in ("attn_norm", "ffn_norm"):
-            tensor(f"blk.{layer}.{name}.weight", width)
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            tensor(f"blk.{layer}.{name}.weight", width, width)
-        for name in ("ffn_gate", "ffn_up"):
-            tensor(f"blk.{layer}.{name}.weight", feed_forward, width)
-        tensor(f"blk.{layer}.ffn_down.weight", width, feed_forward)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return tiny.write_model(tmp_path_factory.mktemp("models") / "random.gguf")
 
 
 def test_random_bytes_stream_out_as_valid_text(random_model):

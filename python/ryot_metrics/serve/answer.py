@@ -3,7 +3,8 @@
 This module knows no routes, no requests, and not how an answer is sent.
 
 Invariant: whatever way an answer ends, `close` is called: its streams are cancelled then (a no-op
-for those that have finished), so a client that hangs up leaves no work behind.
+for those that have finished) and its model is given back, so a client that hangs up leaves no work
+behind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,7 +76,8 @@ class Answer:
 
     Attributes:
         endpoint: The path of the route.
-        model: The model's name.
+        base: The model's name.
+        adapter: The adapter's, if it is one that answers.
         chat: Whether it is a chat's.
         tools: Whether calls of tools are looked for.
         return_token_ids: Whether tokens are reported beside their text.
@@ -82,11 +85,13 @@ class Answer:
         started: When the call came, in seconds of `time.perf_counter`.
         submitted: When all parts were with the engine.
         parts: One for each choice.
+        lease: Keeps its model loaded.
         created: When the call came, in seconds since 1970.
     """
 
     endpoint: str
-    model: str
+    base: str
+    adapter: str | None = None
     chat: bool = False
     tools: bool = False
     return_token_ids: bool = False
@@ -94,10 +99,16 @@ class Answer:
     started: float = field(default_factory=time.perf_counter)
     submitted: float | None = None
     parts: list[Part] = field(default_factory=list)
+    lease: ExitStack = field(default_factory=ExitStack)
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
+
+    @property
+    def model(self) -> str:
+        """The name that the answer bears."""
+        return self.adapter or self.base
 
     def queued(self) -> None:
         """All parts are with the engine."""
@@ -107,6 +118,7 @@ class Answer:
         """Stop the work that is still going on, and report an answer that is complete."""
         for part in self.parts:
             part.stream.cancel()
+        self.lease.close()
         complete = all(part.stream.finish_reason in COMPLETE for part in self.parts)
         if complete and self.submitted is not None and self.on_close is not None:
             self.on_close(self._finished(self.submitted))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from ryot_metrics.serve.errors import ApiError, documented, unseen
 from ryot_metrics.serve.requests import (
@@ -30,58 +30,58 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ryot_metrics import Engine
-    from ryot_metrics.serve.prompts import Prompts
+    from ryot_metrics.serve.served import Served
 
 EMBEDDINGS = "/v1/embeddings"
 
 
-def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
+def router(served: Served) -> APIRouter:
     """The routes.
 
     Args:
-        engine: Whose model it is.
-        prompts: What makes tokens of what is asked.
-        longest: The most tokens of a prompt and its answer.
+        served: Whose models these are.
     """
     routes = APIRouter(responses=documented(400, 404, 413, 500, 503))
 
     @routes.post("/tokenize")
     def tokenize(body: TokenizeRequest | TokenizeChatRequest) -> TokenizeResponse:
-        prompts.check_model(body.model)
-        with unseen():
+        with served.use(served.find(body.model).model) as (engine, prompts), unseen():
             if isinstance(body, TokenizeRequest):
                 tokens = prompts.tokens(body.prompt, add_special=body.add_special_tokens)
             else:
                 tokens = prompts.of_chat(body, add_generation_prompt=body.add_generation_prompt)
-        strings = None
-        if body.return_token_strs:
-            strings = [engine.detokenize([token]) for token in tokens]
-        return TokenizeResponse(
-            count=len(tokens),
-            max_model_len=longest,
-            tokens=tokens,
-            token_strs=strings,
-        )
+            strings = None
+            if body.return_token_strs:
+                strings = [engine.detokenize([token]) for token in tokens]
+            return TokenizeResponse(
+                count=len(tokens),
+                max_model_len=prompts.longest,
+                tokens=tokens,
+                token_strs=strings,
+            )
 
     @routes.post("/detokenize")
     def detokenize(body: DetokenizeRequest) -> DetokenizeResponse:
-        prompts.check_model(body.model)
-        with unseen():
+        with served.use(served.find(body.model).model) as (engine, _), unseen():
             return DetokenizeResponse(prompt=engine.detokenize(body.tokens))
 
     @routes.post(EMBEDDINGS)
-    def embeddings(body: EmbeddingRequest) -> EmbeddingResponse:
-        prompts.check_model(body.model)
+    def embeddings(body: EmbeddingRequest, request: Request) -> EmbeddingResponse:
+        model, adapter = served.find(body.model)
+        request.state.model = model
         with unseen():
+            if adapter is not None:
+                raise ValueError(f"the adapter {adapter!r} has no embeddings; its model has")
             if not body.inputs:
                 raise ValueError("input is empty; at least 1 text is needed")
-            tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]
-        count = sum(map(len, tokens))
-        try:
-            vectors = engine.embed(tokens, endpoint=EMBEDDINGS)
-        except Exception as error:
-            raise ApiError.of(error) from error
+        with served.use(model) as (engine, prompts):
+            with unseen():
+                tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]
+            count = sum(map(len, tokens))
+            try:
+                vectors = engine.embed(tokens, endpoint=EMBEDDINGS)
+            except Exception as error:
+                raise ApiError.of(error) from error
         in_base64 = body.encoding_format == "base64"
         data = [
             Embedding(
@@ -91,7 +91,7 @@ def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
             for index, vector in enumerate(vectors)
         ]
         usage = EmbeddingUsage(prompt_tokens=count, total_tokens=count)
-        return EmbeddingResponse(data=data, model=engine.name, usage=usage)
+        return EmbeddingResponse(data=data, model=model, usage=usage)
 
     return routes
 

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ryot_metrics import EngineClosedError, QueueFullError
+from ryot_metrics import EngineClosedError, MemoryLimitError, QueueFullError
 from ryot_metrics._ryot_metrics import Request as Measured
 from ryot_metrics.serve.responses import ErrorResponse
 
@@ -35,7 +35,7 @@ MEANINGS = {
     413: "The body is larger than the limit",
     429: "The queue is full, or a promise cannot be kept; `Retry-After` says when to ask again",
     500: "The engine failed",
-    503: "The service is loading, draining or closed",
+    503: "The service is loading, draining or closed, or the model does not fit now",
 }
 
 
@@ -89,6 +89,9 @@ class ApiError(Exception):
         if isinstance(error, QueueFullError):
             wait = error.retry_after
             return cls(429, message, "rate_limit_error", code="queue_full", retry_after=wait)
+        if isinstance(error, MemoryLimitError):
+            kind = "service_unavailable_error"
+            return cls(503, message, kind, code="memory_limit", retry_after=1.0)
         if isinstance(error, EngineClosedError):
             return cls(503, message, "service_unavailable_error", code="engine_closed")
         logger.error("a request failed", exc_info=error)
@@ -102,9 +105,10 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, headers)
 
 
-def model_not_found(name: str, served: str) -> ApiError:
+def model_not_found(name: str, served: Collection[str]) -> ApiError:
     """The answer to a request for a model that is not here."""
-    message = f"the model {name!r} does not exist; this server has {served!r}"
+    known = ", ".join(map(repr, served))
+    message = f"the model {name!r} does not exist; this server has {known}"
     kind = "model_not_found"
     return ApiError(404, message, param="model", code=kind, error_type=kind)
 
@@ -135,29 +139,30 @@ def install(app: FastAPI, model: str, endpoints: Collection[str]) -> None:
 
     Args:
         app: The app.
-        model: The model that is served.
+        model: What counts a request whose model is not known.
         endpoints: The paths of inference; what is refused there counts as a request.
     """
 
-    def count(request: Request, model: str, error_type: str) -> None:
+    def count(request: Request, error_type: str) -> None:
         if request.url.path in endpoints and request.method == "POST":
-            Measured(model, request.url.path).finish("error", error_type)
+            own = UNKNOWN_MODEL if error_type == "model_not_found" else model
+            own = getattr(request.state, "model", own)
+            Measured(own, request.url.path).finish("error", error_type)
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> JSONResponse:
         if error.error_type is not None:
-            unknown = error.error_type == "model_not_found"
-            count(request, UNKNOWN_MODEL if unknown else model, error.error_type)
+            count(request, error.error_type)
         return error.response()
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        count(request, model, "invalid_prompt")
+        count(request, "invalid_prompt")
         return _invalid(error.errors()[0]).response()
 
     @app.exception_handler(BodyTooLargeError)
     async def too_large(request: Request, error: BodyTooLargeError) -> JSONResponse:
-        count(request, model, "invalid_prompt")
+        count(request, "invalid_prompt")
         return ApiError(413, error.detail, code="request_too_large").response()
 
     @app.exception_handler(HTTPException)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ryot_metrics import Engine
-    from ryot_metrics.serve.prompts import Prompts
+    from ryot_metrics.serve.served import Served
     from ryot_metrics.serve.stats import Finished
 
 COMPLETIONS = "/v1/completions"
@@ -39,43 +39,43 @@ WHOLE_OR_STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(
-    engine: Engine, prompts: Prompts, on_answer: Callable[[Finished], None] | None
-) -> APIRouter:
+def router(served: Served, on_answer: Callable[[Finished], None] | None) -> APIRouter:
     """The routes.
 
     Args:
-        engine: What answers.
-        prompts: What makes tokens of what is asked.
+        served: What answers.
         on_answer: Is told of each answer that is complete.
     """
     routes = APIRouter(responses=WHOLE_OR_STREAMED | documented(400, 404, 413, 429, 500, 503))
 
     @routes.post(COMPLETIONS, response_model=CompletionResponse)
     async def completions(body: CompletionRequest, request: Request) -> object:
-        def accept() -> Answer:
+        def accept() -> None:
             asked = body.prompts
             with unseen():
                 _check_choices(len(asked), body.n)
+            engine, prompts = answer.lease.enter_context(served.use(model))
+            with unseen():
                 tokens = [prompts.within_limit(prompts.tokens(prompt)) for prompt in asked]
                 echoes = [prompts.text(prompt) if body.echo else "" for prompt in asked]
-            return _submit(engine, answer, body, tokens, echoes)
+            _submit(engine, answer, body, tokens, echoes)
 
-        prompts.check_model(body.model)
-        answer = Answer(COMPLETIONS, engine.name, on_close=on_answer)
-        return await _reply(accept, body, request)
+        model, adapter = served.find(body.model)
+        answer = Answer(COMPLETIONS, model, adapter, on_close=on_answer)
+        return await _reply(answer, accept, body, request)
 
     @routes.post(CHAT, response_model=ChatResponse)
     async def chat_completions(body: ChatRequest, request: Request) -> object:
-        def accept() -> Answer:
+        def accept() -> None:
+            engine, prompts = answer.lease.enter_context(served.use(model))
             with unseen():
                 tokens = prompts.within_limit(prompts.of_chat(body))
-            return _submit(engine, answer, body, [tokens], [""])
+            _submit(engine, answer, body, [tokens], [""])
 
-        prompts.check_model(body.model)
-        answer = Answer(CHAT, engine.name, chat=True, on_close=on_answer)
+        model, adapter = served.find(body.model)
+        answer = Answer(CHAT, model, adapter, chat=True, on_close=on_answer)
         answer.tools = bool(body.offered)
-        return await _reply(accept, body, request)
+        return await _reply(answer, accept, body, request)
 
     return routes
 
@@ -96,33 +96,35 @@ def _submit(
     body: CompletionRequest | ChatRequest,
     prompts: list[list[int]],
     echoes: list[str],
-) -> Answer:
-    """Queue every prompt `n` times, or none: one that is refused takes the earlier ones back."""
+) -> None:
+    """Queue every prompt `n` times; if one is refused, the caller takes the earlier ones back."""
     with unseen():
         params = body.params()
     answer.return_token_ids = bool(body.return_token_ids)
     single = len(prompts) * len(params) == 1
+    terms = {**body.terms(), "adapter": answer.adapter} if answer.adapter else body.terms()
     mode = "streaming" if body.stream else "standard" if single else "batch"
-    try:
-        for group, (prompt, echo) in enumerate(zip(prompts, echoes, strict=True)):
-            for one in params:
-                stream = engine.stream(
-                    prompt, one, endpoint=answer.endpoint, mode=mode, **body.terms()
-                )
-                answer.parts.append(Part(stream, prompt, group, echo))
-    except Exception:
-        answer.close()
-        raise
+    for group, (prompt, echo) in enumerate(zip(prompts, echoes, strict=True)):
+        for one in params:
+            stream = engine.stream(prompt, one, endpoint=answer.endpoint, mode=mode, **terms)
+            answer.parts.append(Part(stream, prompt, group, echo))
     answer.queued()
-    return answer
 
 
 async def _reply(
-    accept: Callable[[], Answer], body: CompletionRequest | ChatRequest, request: Request
+    answer: Answer,
+    accept: Callable[[], None],
+    body: CompletionRequest | ChatRequest,
+    request: Request,
 ) -> object:
     """The answer as the client asked for it: events at once, or the whole at the end."""
+    request.state.model = answer.base
     try:
-        answer = await run_in_threadpool(accept)
+        try:
+            await run_in_threadpool(accept)
+        except BaseException:
+            answer.close()
+            raise
         if body.stream:
             if body.slo is not None and body.slo.ttft_ms is not None:
                 await _begun(answer, request)

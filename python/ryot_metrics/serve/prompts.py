@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ryot_metrics import chat
-from ryot_metrics.serve.errors import ApiError, model_not_found
+from ryot_metrics.serve.errors import ApiError
 
 if TYPE_CHECKING:
     from ryot_metrics import Engine
@@ -21,21 +21,17 @@ class Prompts:
     Args:
         engine: The engine, for its model.
         max_prompt_tokens: The most tokens of a prompt; None leaves the limit to the engine.
-
-    Raises:
-        ValueError: If the limit is below 1.
     """
 
     def __init__(self, engine: Engine, max_prompt_tokens: int | None) -> None:
-        if max_prompt_tokens is not None and max_prompt_tokens < 1:
-            raise ValueError(f"max_prompt_tokens is {max_prompt_tokens}; it must be at least 1")
         self._engine = engine
         self._limit = max_prompt_tokens
 
-    def check_model(self, name: str | None) -> None:
-        """Refuse a model that is not served; none at all means the one that is."""
-        if name and name != self._engine.name:
-            raise model_not_found(name, self._engine.name)
+    @property
+    def longest(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        context: int = self._engine.model_info["context_train"]
+        return min(self._engine.config.ctx_size, context)
 
     def tokens(self, prompt: str | list[int], *, add_special: bool = True) -> list[int]:
         """The tokens of a prompt, which may be tokens already."""

@@ -149,13 +149,14 @@ class DetokenizeResponse(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """The model that is served."""
+    """A model that is served; an adapter has the one that it is for as its parent."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["ryot-metrics"] = "ryot-metrics"
-    max_model_len: int
+    max_model_len: int | None
+    parent: str | None = None
 
 
 class ModelList(BaseModel):

@@ -12,34 +12,39 @@ from ryot_metrics.serve.errors import ApiError, documented
 from ryot_metrics.serve.responses import Health, ModelCard, ModelList
 
 if TYPE_CHECKING:
-    from ryot_metrics import Engine
-    from ryot_metrics.serve.prompts import Prompts
+    from ryot_metrics.serve.served import Served
 
 
-def router(engine: Engine, prompts: Prompts, longest: int) -> APIRouter:
+def router(served: Served) -> APIRouter:
     """The routes.
 
     Args:
-        engine: What is served.
-        prompts: What knows the model's name.
-        longest: The most tokens of a prompt and its answer.
+        served: What is served.
     """
     routes = APIRouter()
-    card = ModelCard(id=engine.name, created=int(time.time()), max_model_len=longest)
+    created = int(time.time())
+
+    def card(name: str) -> ModelCard:
+        model, adapter = served.find(name)
+        return ModelCard(
+            id=name,
+            created=created,
+            max_model_len=served.longest(model),
+            parent=None if adapter is None else model,
+        )
 
     @routes.get("/v1/models")
     async def models() -> ModelList:
-        return ModelList(data=[card])
+        return ModelList(data=[card(name) for name in served.names])
 
     @routes.get("/v1/models/{model:path}", responses=documented(404))
     async def model(model: str) -> ModelCard:
-        prompts.check_model(model)
-        return card
+        return card(model)
 
     @routes.get("/health", responses=documented(503))
     async def health() -> Health:
         try:
-            engine.stats()
+            served.check_open()
         except EngineClosedError as closed:
             raise ApiError.of(closed) from closed
         return Health()

@@ -92,8 +92,8 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// An empty scheduler for a valid configuration. `divisible`: whether the model's sequences
-    /// can be cut and shared.
-    pub fn new(config: EngineConfig, divisible: bool) -> Self {
+    /// can be cut and shared. `adapters`: how many it has.
+    pub fn new(config: EngineConfig, divisible: bool, adapters: usize) -> Self {
         let cells = Cells::new(
             config.ctx_size,
             config.decoder().sequences,
@@ -101,7 +101,7 @@ impl Scheduler {
             config.host_cache_bytes,
         );
         let policy = Policy::new(config.policy, config.step, config.batch_size);
-        let policies = vec![policy; 1 + config.adapters.len()];
+        let policies = vec![policy; 1 + adapters];
         let counters = || TokenCounters::new(config.fairness_tokens);
         Self {
             divisible,

@@ -1,0 +1,337 @@
+"""Several models in one process: loaded on first use, unloaded when memory or time says so.
+
+The pool owns its engines and knows which of them are in use; what an engine does it does not know.
+
+Invariants: one model is loaded at a time, and whoever else wants it waits for that load and shares
+its outcome; a model that is in use is never unloaded but by `close`; all loaded models together
+keep to the limit, also while one is being loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ryot_metrics._ryot_metrics import (
+    EngineClosedError,
+    EngineConfig,
+    OutOfMemoryError,
+    RyotError,
+    record_cache_eviction,
+)
+from ryot_metrics.engine import Engine, model_name
+from ryot_metrics.models import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+
+
+CLOSED = "the pool of models was closed"
+
+
+class MemoryLimitError(OutOfMemoryError):
+    """A model does not fit beside those that are in use, or not at all."""
+
+
+class ModelBusyError(RyotError):
+    """A model answers requests, so it cannot be unloaded now."""
+
+
+class Loaded(NamedTuple):
+    """A model that is loaded.
+
+    Attributes:
+        engine: Its engine.
+        bytes: What the engine takes: weights, all KV cells, and the most of its host cache.
+    """
+
+    engine: Engine
+    bytes: int
+
+
+@dataclass
+class _Entry:
+    name: str
+    path: str
+    config: EngineConfig
+    adapters: dict[str, str | os.PathLike[str]]
+    loaded: Loaded | None = None
+    loading: Future[Loaded] | None = None
+    users: int = 0
+    used_at: float = 0.0
+    bytes: int = field(init=False)
+    """What it took last time; before the first, what is known without loading it."""
+
+    def __post_init__(self) -> None:
+        weights = 0 if self.path == "toy" else os.path.getsize(self.path)
+        self.bytes = weights + self.config.host_cache_bytes
+
+    def busy(self) -> bool:
+        """Whether somebody holds it, or its engine has requests."""
+        if self.users or self.loaded is None:
+            return self.users > 0
+        try:
+            stats = self.loaded.engine.stats()
+        except EngineClosedError:
+            return False
+        return stats["running"] + stats["waiting"] > 0
+
+
+class ModelPool:
+    """Models by name, of which those are loaded that are needed and fit.
+
+    Args:
+        memory_limit: The most bytes that loaded models may take: weights, all KV cells and the most
+            of the host cache of each. Default: no limit. To load one, those are unloaded that
+            nobody uses, the least recently used first.
+        idle_seconds: After how many seconds without a request a model is unloaded. Default: never.
+        clock: Seconds, for `idle_seconds`.
+
+    Raises:
+        ValueError: If a limit is not above 0.
+
+    Example:
+        >>> from ryot_metrics import ModelPool, SamplingParams
+        >>> with ModelPool(memory_limit=2 << 30) as pool:
+        ...     pool.add("toy")
+        ...     pool.add("toy", name="other")
+        ...     with pool.use("other") as engine:
+        ...         answer = engine.generate("hello", SamplingParams(max_tokens=4))
+        ...     pool.names, list(pool.loaded())
+        (('toy', 'other'), ['other'])
+    """
+
+    def __init__(
+        self,
+        *,
+        memory_limit: int | None = None,
+        idle_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        for name, value in (("memory_limit", memory_limit), ("idle_seconds", idle_seconds)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0")
+        self._limit = memory_limit
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.Lock()
+        self._one_load = threading.Lock()
+        self._closed = threading.Event()
+        if idle_seconds is not None:
+            threading.Thread(target=self._sweep_on, name="ryot-model-pool", daemon=True).start()
+
+    def add(
+        self,
+        model: str | os.PathLike[str],
+        config: EngineConfig | None = None,
+        *,
+        name: str | None = None,
+        adapters: Mapping[str, str | os.PathLike[str]] | None = None,
+    ) -> None:
+        """Registers a model; it is loaded on first use.
+
+        Args:
+            model: As for `Engine`; its file must be there, or is fetched now.
+            config: Its engine's size; by default `EngineConfig()`.
+            name: What it is asked for by; by default the short name or the file's stem.
+            adapters: As for `Engine`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the name is taken.
+        """
+        text = os.fspath(model)
+        path = text if text == "toy" else os.fspath(resolve(text))
+        entry = _Entry(
+            name or model_name(text), path, config or EngineConfig(), dict(adapters or {})
+        )
+        with self._lock:
+            if entry.name in self._entries:
+                raise ValueError(f"the pool has a model {entry.name!r} already")
+            self._entries[entry.name] = entry
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models, in the order in which they were added."""
+        return tuple(self._entries)
+
+    @property
+    def adapters(self) -> dict[str, tuple[str, ...]]:
+        """The adapters of each model, by its name."""
+        return {name: tuple(entry.adapters) for name, entry in self._entries.items()}
+
+    def peek(self, name: str) -> Engine | None:
+        """A model's engine, if it is loaded now; it may be unloaded at any time."""
+        loaded = self._entry(name).loaded
+        return None if loaded is None else loaded.engine
+
+    def check_open(self) -> None:
+        """Raises if no more models are lent.
+
+        Raises:
+            EngineClosedError: If the pool was closed.
+        """
+        if self._closed.is_set():
+            raise EngineClosedError(CLOSED)
+
+    def loaded(self) -> dict[str, int]:
+        """The bytes that each loaded model takes, by name."""
+        with self._lock:
+            return {
+                entry.name: entry.loaded.bytes
+                for entry in self._entries.values()
+                if entry.loaded is not None
+            }
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Engine]:
+        """Gives a model's engine, loading it first if need be; it stays loaded in the block.
+
+        A request that outlives the block keeps it loaded too.
+
+        Raises:
+            ValueError: If there is no such model, or its file is not usable.
+            MemoryLimitError: If it does not fit; nothing was unloaded then.
+            EngineClosedError: If the pool was closed.
+        """
+        entry = self._entry(name)
+        engine = self._lease(entry)
+        try:
+            yield engine
+        finally:
+            with self._lock:
+                entry.users -= 1
+                entry.used_at = self._clock()
+
+    def unload(self, name: str) -> bool:
+        """Unloads a model; whether it was loaded.
+
+        Raises:
+            ValueError: If there is no such model.
+            ModelBusyError: If it is in use.
+        """
+        entry = self._entry(name)
+        with self._lock:
+            if entry.busy():
+                raise ModelBusyError(f"the model {name!r} answers requests")
+            if entry.loaded is None:
+                return False
+            engine = self._evict(entry, "manual")
+        engine.shutdown()
+        return True
+
+    def sweep(self) -> None:
+        """Unloads what was not used for `idle_seconds`; a thread of the pool does it too."""
+        now, engines = self._clock(), []
+        with self._lock:
+            for entry in self._entries.values():
+                if entry.busy():
+                    entry.used_at = now
+                elif entry.loaded and now - entry.used_at >= (self._idle_seconds or float("inf")):
+                    engines.append(self._evict(entry, "timeout"))
+        for engine in engines:
+            engine.shutdown()
+
+    def close(self) -> None:
+        """Ends all requests as cancelled and unloads all models; idempotent."""
+        self._closed.set()
+        with self._one_load, self._lock:
+            held = [entry for entry in self._entries.values() if entry.loaded is not None]
+            engines = [entry.loaded.engine for entry in held if entry.loaded is not None]
+            for entry in held:
+                entry.loaded = None
+        for engine in engines:
+            engine.shutdown()
+
+    def __enter__(self) -> ModelPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _entry(self, name: str) -> _Entry:
+        if name not in self._entries:
+            raise ValueError(f"model is {name!r}; the pool has: {', '.join(self._entries)}")
+        return self._entries[name]
+
+    def _lease(self, entry: _Entry) -> Engine:
+        """The engine, with one user more."""
+        while True:
+            with self._lock:
+                self.check_open()
+                if entry.loaded is not None:
+                    entry.users += 1
+                    return entry.loaded.engine
+                mine = entry.loading is None
+                loading = entry.loading = entry.loading or Future()
+            if mine:
+                self._load(entry, loading)
+            loading.result()
+
+    def _load(self, entry: _Entry, loading: Future[Loaded]) -> None:
+        """Loads a model, or says why not, to all who wait for it."""
+
+        def admit(needed: int) -> None:
+            self._make_room(entry, needed)
+            entry.bytes = needed
+
+        loaded = failure = None
+        with self._one_load:
+            try:
+                self.check_open()
+                admit(entry.bytes)
+                engine = Engine(
+                    entry.path, entry.config, name=entry.name, adapters=entry.adapters, admit=admit
+                )
+                loaded = Loaded(engine, entry.bytes)
+            except BaseException as error:
+                failure = error
+            with self._lock:
+                entry.loaded, entry.loading, entry.used_at = loaded, None, self._clock()
+        if failure is not None:
+            loading.set_exception(failure)
+        elif loaded is not None:
+            loading.set_result(loaded)
+
+    def _make_room(self, entry: _Entry, needed: int) -> None:
+        """Unloads the least recently used until so many bytes are free."""
+        with self._lock:
+            loaded = [one for one in self._entries.values() if one.loaded is not None]
+            excess = sum(one.bytes for one in loaded) + needed - (self._limit or float("inf"))
+            idle = [one for one in loaded if not one.busy()]
+            if excess > sum(one.bytes for one in idle):
+                busy = ", ".join(one.name for one in loaded if one not in idle) or "none"
+                raise MemoryLimitError(
+                    f"the model {entry.name!r} takes {needed:,} bytes, and loaded models may take "
+                    f"{self._limit:,} (memory_limit); in use: {busy}"
+                )
+            engines = []
+            for one in sorted(idle, key=lambda one: one.used_at):
+                if excess > 0:
+                    excess -= one.bytes
+                    engines.append(self._evict(one, "memory_pressure"))
+        for engine in engines:
+            engine.shutdown()
+
+    def _evict(self, entry: _Entry, reason: str) -> Engine:
+        """Takes a loaded model out of the pool; its engine is the caller's to shut down."""
+        assert entry.loaded is not None
+        engine, entry.loaded = entry.loaded.engine, None
+        record_cache_eviction(entry.name, reason)
+        return engine
+
+    def _sweep_on(self) -> None:
+        while not self._closed.wait((self._idle_seconds or 0) / 4):
+            self.sweep()
