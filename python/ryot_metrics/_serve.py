@@ -165,10 +165,11 @@ def run(arguments: argparse.Namespace) -> None:
             url = address(listening)
             print(f"{engine.name} is served at {url}/v1, its metrics at {url}/metrics")
             print(f"live charts: {url}/dashboard", flush=True)
-            if arguments.uds is not None:
-                uds = stack.enter_context(serve_uds(engine, arguments.uds))
-                print(f"Unix socket: {uds.address}", flush=True)
-            return Service(app, engine.shutdown)
+            if arguments.uds is None:
+                return Service(app, engine.shutdown)
+            uds = stack.enter_context(serve_uds(engine, arguments.uds))
+            print(f"Unix socket: {uds.address}", flush=True)
+            return Service(app, engine.shutdown, uds.drain)
 
         serve(load, listening, drain_seconds=arguments.drain_seconds)
 
