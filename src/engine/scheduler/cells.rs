@@ -264,22 +264,34 @@ impl Cells {
         true
     }
 
-    /// Evicts all idle slots and copies, as far as no parked request needs them.
-    pub(super) fn clear(&mut self) {
+    /// Drops all idle slots and copies, as far as no parked request needs them. Returns their
+    /// tokens.
+    pub(super) fn clear(&mut self) -> usize {
+        let mut tokens = 0;
         for seq in 0..self.slots.len() as SeqId {
             if let State::Idle { parked: false, .. } = self.slots[seq as usize].state {
-                self.evicted += self.exclusive(seq);
+                tokens += self.exclusive(seq);
                 self.forget(seq);
             }
         }
-        self.discard_all();
+        tokens + self.discard(self.host.keys(|copy| !copy.parked))
     }
 
-    fn discard_all(&mut self) {
-        for key in self.host.keys() {
-            self.evicted += self.host.lose(key);
-            self.ops.push(Op::Discard(key));
+    /// Drops all idle slots and copies of a scope in which nobody asks any more.
+    pub(super) fn forget_scope(&mut self, scope: &Scope) {
+        for seq in 0..self.slots.len() as SeqId {
+            let slot = &self.slots[seq as usize];
+            let idle = matches!(slot.state, State::Idle { .. });
+            if idle && self.tree.scope(slot.path[0]) == scope {
+                self.forget(seq);
+            }
         }
+        self.discard(self.host.keys(|copy| copy.scope == *scope));
+    }
+
+    fn discard(&mut self, keys: Vec<SnapshotKey>) -> usize {
+        self.ops.extend(keys.iter().copied().map(Op::Discard));
+        keys.into_iter().map(|key| self.host.lose(key)).sum()
     }
 
     /// A copy was made, of so many bytes, or could not be made.

@@ -193,6 +193,7 @@ impl Scheduler {
             } else {
                 self.cells.forget(slot);
             }
+            self.forget_private(&sequence);
             return Some(sequence);
         }
         let index = self.waiting.iter().position(|sequence| sequence.id == id)?;
@@ -201,7 +202,15 @@ impl Scheduler {
         if sequence.parked_at.is_some() {
             self.cells.unpark(&self.scope(&sequence), sequence.tokens());
         }
+        self.forget_private(&sequence);
         Some(sequence)
+    }
+
+    /// Without prefix cache, what a request leaves is of use to nobody.
+    fn forget_private(&mut self, sequence: &Sequence) {
+        if !self.config.prefix_cache {
+            self.cells.forget_scope(&self.scope(sequence));
+        }
     }
 
     /// What the decoder must do that no plan asked for yet.
@@ -242,9 +251,10 @@ impl Scheduler {
         ids
     }
 
-    /// Empties the prefix cache, but for what preempted requests wait for.
-    pub fn clear_cache(&mut self) {
-        self.cells.clear();
+    /// Empties the prefix cache, but for what preempted requests wait for. Returns how many tokens
+    /// left it; [`Self::take_evicted`] does not count them.
+    pub fn clear_cache(&mut self) -> usize {
+        self.cells.clear()
     }
 
     /// A sequence that has a place.
@@ -277,7 +287,7 @@ impl Scheduler {
         self.cells.host_bytes()
     }
 
-    /// Tokens that left the prefix cache since the last call.
+    /// Tokens that left the prefix cache for want of memory since the last call.
     pub fn take_evicted(&mut self) -> usize {
         self.cells.take_evicted()
     }
