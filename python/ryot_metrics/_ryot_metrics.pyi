@@ -666,7 +666,7 @@ class NativeEngine:
     def embed(
         self,
         prompts: Sequence[str | Sequence[int] | NDArray[Any]],
-        pooling: str,
+        pooling: str | None,
         normalize: bool,
         endpoint: str,
         mode: str,

@@ -12,6 +12,16 @@ use crate::engine::scheduler::host::{Host, SnapshotKey};
 use crate::engine::scheduler::radix::{BLOCK, NodeId, Scope, Tree};
 
 /// What the decoder must do before it computes on.
+///
+/// ```
+/// use ryot_metrics::engine::{EngineConfig, Op, Scheduler, Sequence, Terms};
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
+/// let plan = scheduler.schedule(0);
+/// scheduler.commit(&plan, 12_000_000);
+/// scheduler.remove(1, true); // too few tokens to be kept
+/// assert_eq!(scheduler.take_ops(), [Op::Forget(0)]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Free a sequence.

@@ -48,6 +48,13 @@ const LEARNED: usize = 32;
 const MAX_FAILURES: u32 = 8;
 
 /// What became of a new request.
+///
+/// ```
+/// use ryot_metrics::engine::{EngineConfig, Scheduler, Sequence, Terms, Verdict};
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// let sequence = Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0);
+/// assert_eq!(scheduler.add(sequence, 0), Verdict::Accepted);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     /// It waits.
