@@ -191,11 +191,12 @@ def run(arguments: argparse.Namespace) -> None:
             url = address(listening)
             print(f"{names} is served at {url}/v1, its metrics at {url}/metrics")
             print(f"live charts: {url}/dashboard", flush=True)
-            if arguments.uds is not None:
-                uds = stack.enter_context(serve_uds(first, arguments.uds))
-                print(f"Unix socket: {uds.address}", flush=True)
             cancel = models.close if isinstance(models, ModelPool) else models.shutdown
-            return Service(app, cancel)
+            if arguments.uds is None:
+                return Service(app, cancel)
+            uds = stack.enter_context(serve_uds(first, arguments.uds))
+            print(f"Unix socket: {uds.address}", flush=True)
+            return Service(app, cancel, uds.drain)
 
         serve(load, listening, drain_seconds=arguments.drain_seconds)
 

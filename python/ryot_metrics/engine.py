@@ -135,6 +135,15 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         Raises:
             QueueFullError: If the request's first token cannot come as promised.
             DecodeError: If it failed and no chunk is left to take.
+
+        Example:
+            >>> async def first(engine):
+            ...     stream = engine.stream("hello", SamplingParams(max_tokens=2))
+            ...     await stream.ready()
+            ...     return next(stream).token_id is not None  # it waits for nothing
+            >>> with Engine("toy") as engine:
+            ...     asyncio.run(first(engine))
+            True
         """
         while not self._ready and not self._ended and not self._fill():
             if self._waker is None:
@@ -431,7 +440,7 @@ class Engine:
         self,
         prompts: Prompt | Prompts,
         *,
-        pooling: Literal["mean", "last", "cls"] = "mean",
+        pooling: Literal["mean", "last", "cls"] | None = None,
         normalize: bool = True,
         endpoint: str = "",
     ) -> NDArray[float32]:
@@ -443,8 +452,9 @@ class Engine:
 
         Args:
             prompts: Text or token ids, or a list of such, as for `generate`.
-            pooling: Which of a prompt's tokens count: the `mean` of all, the default; the `last`,
-                which knows all others; or the first (`cls`), for models trained for that.
+            pooling: Which of a prompt's tokens count: the `mean` of all; the `last`, which knows
+                all others; or the first (`cls`), for models trained for that. Default: what the
+                model's file names, else `mean`.
             normalize: Whether each vector gets the Euclidean length 1, so that the product of two
                 is their cosine similarity.
             endpoint: The label `endpoint` of the requests' metrics.
@@ -518,7 +528,22 @@ class Engine:
         return self._native.stats()
 
     def clear_cache(self) -> None:
-        """Empties the prefix cache at the next step; running and preempted requests go on."""
+        """Empties the prefix cache at the next step; running and preempted requests go on.
+
+        `ryot_model_cache_evictions_total` counts it once, as `manual`.
+
+        Raises:
+            EngineClosedError: If the engine was shut down.
+
+        Example:
+            >>> with Engine("toy") as engine:
+            ...     prompt, params = "asked again and again", SamplingParams(max_tokens=1)
+            ...     asked = [engine.generate(prompt, params).cached_tokens for _ in range(2)]
+            ...     engine.clear_cache()
+            ...     asked.append(engine.generate(prompt, params).cached_tokens)
+            >>> asked[0], asked[1] > 0, asked[2]
+            (0, True, 0)
+        """
         self._native.clear_cache()
 
     def scorecard(self) -> dict[str, Any]:

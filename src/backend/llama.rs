@@ -348,6 +348,7 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
     let name = model.meta_val_str("general.name").ok().or_else(file);
     let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
     let causal = model.meta_val_str(&format!("{architecture}.attention.causal"));
+    let pooling = model.meta_val_str(&format!("{architecture}.pooling_type")).ok();
     ModelInfo {
         name: name.unwrap_or_default(),
         architecture,
@@ -357,12 +358,23 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
         size_bytes: model.size(),
         kv_bytes_per_token: kv_bytes_per_token(model),
         causal: causal.map_or(true, |text| text != "false"),
+        pooling: pooling.and_then(|number| pooling_name(&number)),
         divisible: !(model.is_recurrent() || model.is_hybrid()),
         device,
         chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),
         bos_text: text(vocab.bos()),
         eos_text: text(vocab.eos()),
         adapters: Vec::new(),
+    }
+}
+
+/// The name of llama.cpp's pooling of this number; none if it leaves more than one vector, or a rank.
+fn pooling_name(number: &str) -> Option<String> {
+    match number {
+        "1" => Some("mean".to_owned()),
+        "2" => Some("cls".to_owned()),
+        "3" => Some("last".to_owned()),
+        _ => None,
     }
 }
 

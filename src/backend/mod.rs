@@ -51,6 +51,8 @@ pub struct ModelInfo {
     pub divisible: bool,
     /// Whether a token knows only those before it. If not, a prompt must be computed as a whole.
     pub causal: bool,
+    /// How its file says that vectors of tokens become one: `mean`, `last` or `cls`.
+    pub pooling: Option<String>,
     /// Where it computes: `cpu`, `cuda`, `metal` or `vulkan`.
     pub device: String,
     /// The Jinja template for chats that its file carries.
@@ -229,6 +231,18 @@ pub trait Decoder {
 }
 
 /// A sequence's part of a decoder's memory. Only the decoder that made it can read it.
+///
+/// ```
+/// use ryot_metrics::backend::{Model, Row, toy::Toy};
+/// use ryot_metrics::engine::EngineConfig;
+/// Toy::instant().run(&EngineConfig::default().decoder(), &mut |decoder| {
+///     let rows = [Row { token: 7, position: 0, seq: 0, wants_logits: true }];
+///     decoder.decode(&rows).unwrap();
+///     let snapshot = decoder.save(0).unwrap();
+///     assert!(snapshot.bytes > 0 && decoder.restore(1, &snapshot));
+/// })?;
+/// # Ok::<(), ryot_metrics::error::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Snapshot {
     /// Bytes that it takes.

@@ -54,6 +54,7 @@ impl Default for Toy {
                 kv_bytes_per_token: None,
                 divisible: true,
                 causal: true,
+                pooling: None,
                 device: "cpu".to_owned(),
                 chat_template: None,
                 bos_text: None,

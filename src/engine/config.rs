@@ -40,6 +40,16 @@ impl Overload {
 
     /// The one of this name.
     ///
+    /// ```
+    /// use ryot_metrics::engine::Overload;
+    /// assert_eq!(Overload::parse("reject"), Ok(Overload::Reject));
+    /// let error = Overload::parse("drop").unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "overload is \"drop\"; it must be one of accept, relegate, reject"
+    /// );
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidArgument`] if there is none.

@@ -268,7 +268,10 @@ impl Core {
             match command {
                 Command::Submit(submission) => self.enqueue(*submission),
                 Command::Cancel(id) => self.finish(id, FinishReason::Cancelled, None),
-                Command::ClearCache => self.scheduler.clear_cache(),
+                Command::ClearCache => {
+                    let tokens = self.scheduler.clear_cache();
+                    self.note_evicted(Eviction::Manual, tokens);
+                }
             }
         }
         closed
@@ -461,8 +464,11 @@ impl Core {
             self.observer.observe(&Event::CacheResident { device_bytes, host_bytes });
         }
         let tokens = self.scheduler.take_evicted();
+        self.note_evicted(Eviction::MemoryPressure, tokens);
+    }
+
+    fn note_evicted(&self, reason: Eviction, tokens: usize) {
         if tokens > 0 {
-            let reason = Eviction::MemoryPressure;
             self.observer.observe(&Event::CacheEvicted { reason, tokens });
         }
     }

@@ -17,15 +17,16 @@ use crate::event::{Class, Event, FinishReason, Origin, RequestId};
 /// What is asked for beside the prompts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmbedParams {
-    /// How the vectors of a prompt's tokens become one. Default [`Pooling::Mean`].
-    pub pooling: Pooling,
+    /// How the vectors of a prompt's tokens become one. Default as the model's file says, else
+    /// [`Pooling::Mean`].
+    pub pooling: Option<Pooling>,
     /// Whether each vector's Euclidean length becomes 1. Default true.
     pub normalize: bool,
 }
 
 impl Default for EmbedParams {
     fn default() -> Self {
-        Self { pooling: Pooling::default(), normalize: true }
+        Self { pooling: None, normalize: true }
     }
 }
 
@@ -77,11 +78,19 @@ impl Client {
             let origin = origin.clone();
             self.observer.observe(&Event::Rejected { kind: error.kind(), origin });
         })?;
-        let mut call = Call { client: self, prompts, params, first, ended: 0 };
+        let pooling = params.pooling.unwrap_or_else(|| self.pooling());
+        let normalize = params.normalize;
+        let mut call = Call { client: self, prompts, pooling, normalize, first, ended: 0 };
         call.queued(queued_at, origin);
         let outcome = call.compute();
         call.end(outcome.as_ref().err());
         outcome
+    }
+
+    /// The model's own.
+    fn pooling(&self) -> Pooling {
+        let named = self.model.info().pooling.as_deref();
+        named.and_then(|name| Pooling::parse(name).ok()).unwrap_or_default()
     }
 
     /// The tokens of each prompt, all of which can be computed.
@@ -105,7 +114,8 @@ impl Client {
 struct Call<'a> {
     client: &'a Client,
     prompts: Vec<Vec<Token>>,
-    params: EmbedParams,
+    pooling: Pooling,
+    normalize: bool,
     /// The request of the first prompt; the others follow.
     first: RequestId,
     /// How many of them have ended.
@@ -157,9 +167,8 @@ impl Call<'_> {
                 self.client.observer.observe(&Event::Scheduled { id, at });
             }
             let prompts = &self.prompts[group.clone()];
-            for mut vector in pool_group(decoder, prompts, config.batch_size, self.params.pooling)?
-            {
-                if self.params.normalize {
+            for mut vector in pool_group(decoder, prompts, config.batch_size, self.pooling)? {
+                if self.normalize {
                     normalize(&mut vector);
                 }
                 embeddings.width = vector.len();

@@ -129,14 +129,14 @@ impl PyEngine {
         &self,
         py: Python<'py>,
         prompts: Vec<PyPrompt>,
-        pooling: &str,
+        pooling: Option<&str>,
         normalize: bool,
         endpoint: &str,
         mode: &str,
         parents: Vec<u64>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
-        let params = EmbedParams { pooling: Pooling::parse(pooling)?, normalize };
+        let params = EmbedParams { pooling: pooling.map(Pooling::parse).transpose()?, normalize };
         let prompts: Vec<Prompt> =
             prompts.into_iter().map(|prompt| prompt.for_engine(true)).collect();
         let shape = prompts.len();

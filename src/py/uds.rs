@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -65,6 +66,13 @@ impl PyUdsServer {
     #[getter]
     fn address(&self) -> PyResult<String> {
         Ok(self.0.address()?.to_string())
+    }
+
+    /// Refuses requests from now on and waits for those that run, for so many seconds at most;
+    /// whether they have ended.
+    fn drain(&self, py: Python<'_>, patience: f64) -> PyResult<bool> {
+        let patience = seconds("seconds", Some(patience), Duration::ZERO)?;
+        Ok(detached(py, || self.0.drain(patience))?)
     }
 
     /// Removes the file, cancels the requests that run, and tells their clients. Without effect

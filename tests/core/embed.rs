@@ -8,7 +8,7 @@ use ryot_metrics::backend::DecodeFailure;
 use ryot_metrics::backend::toy::Toy;
 use ryot_metrics::clock::MonotonicClock;
 use ryot_metrics::engine::{
-    EmbedParams, Embeddings, Engine, EngineConfig, Prompt, SamplingParams, Terms,
+    EmbedParams, Embeddings, Engine, EngineConfig, Pooling, Prompt, SamplingParams, Terms,
 };
 use ryot_metrics::error::{Error, ErrorKind, Result};
 use ryot_metrics::event::{Event, FinishReason, Observer, Origin};
@@ -84,4 +84,19 @@ fn a_closed_engine_embeds_nothing() {
     assert!(log.ends().is_empty());
     let rejected = |event: &Event| matches!(event, Event::Rejected { .. });
     assert_eq!(log.0.lock().iter().filter(|event| rejected(event)).count(), 1);
+}
+
+/// Who names no pooling gets the model's own, and the mean where its file names none.
+#[test]
+fn the_models_own_pooling_is_the_default() {
+    let embed = |named: Option<Pooling>, own: Option<&str>| {
+        let mut toy = Toy::instant();
+        toy.info.pooling = own.map(str::to_owned);
+        let params = EmbedParams { pooling: named, ..EmbedParams::default() };
+        start(toy).0.embed(vec!["abc".into()], params, &Origin::default()).unwrap()
+    };
+    let (mean, last) = (embed(Some(Pooling::Mean), None), embed(Some(Pooling::Last), None));
+    assert_ne!(mean, last);
+    assert_eq!((embed(None, None), embed(None, Some("last"))), (mean.clone(), last));
+    assert_eq!(embed(Some(Pooling::Mean), Some("last")), mean);
 }

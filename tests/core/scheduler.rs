@@ -1,14 +1,16 @@
 //! What the scheduler plans, case by case: add, ask, compare.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
+use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ryot_metrics::backend::{Row, Token};
 use ryot_metrics::clock::Nanos;
 use ryot_metrics::engine::{
-    BACKGROUND_PATIENCE, BLOCK, EngineConfig, MAX_SKIPS, Op, Overload, Plan, PolicyKind, Scheduler,
-    Sequence, Terms, Verdict,
+    BACKGROUND_PATIENCE, BLOCK, DECODE_WEIGHT, EngineConfig, MAX_SKIPS, Op, Overload,
+    PREFILL_WEIGHT, Plan, PolicyKind, Scheduler, Sequence, Terms, Verdict,
 };
 use ryot_metrics::event::{Class, Slo};
 
@@ -40,11 +42,13 @@ fn prompt(id: u64, length: usize) -> Vec<Token> {
 struct Desk {
     scheduler: Scheduler,
     now: Nanos,
+    /// Who has its whole answer.
+    done: HashSet<u64>,
 }
 
 impl Desk {
     fn new(config: EngineConfig) -> Self {
-        Self { scheduler: Scheduler::new(config, true, ADAPTERS), now: 0 }
+        Self { scheduler: Scheduler::new(config, true, ADAPTERS), now: 0, done: HashSet::new() }
     }
 
     fn add(&mut self, id: u64, length: usize, max_answer: usize) {
@@ -73,10 +77,17 @@ impl Desk {
             self.scheduler.push(span.id, 90 + span.id as Token, self.now);
             if self.scheduler.sequence(span.id).unwrap().is_full() {
                 self.scheduler.remove(span.id, true);
+                self.done.insert(span.id);
             }
         }
         self.scheduler.check_integrity().unwrap();
         plan
+    }
+
+    /// Whether this request waits for its place or has tokens of its prompt to compute.
+    fn waits(&self, id: u64) -> bool {
+        self.scheduler.sequence(id).is_none_or(|one| one.answer_len() == 0)
+            && !self.done.contains(&id)
     }
 
     /// The steps until this request's first token, and who had prompt tokens in them.
@@ -357,6 +368,48 @@ fn evicted_prefixes_come_back_from_the_host() {
     assert_eq!((plan.admitted[0].hit, plan.rows.len()), (60, 1));
 }
 
+/// Without prefix cache, a preempted request that is cancelled, in the cells or in the host's
+/// memory, leaves nothing there, nor does one that went on from its copy.
+#[test]
+fn a_request_without_a_cache_leaves_nothing() {
+    for cells in [100, 40] {
+        let mut desk = Desk::new(EngineConfig { prefix_cache: false, ctx_size: cells, ..config() });
+        desk.submit(1, prompt(1, 33), 7, &background());
+        desk.first_token_of(1);
+        desk.add(2, cells - 2, 2); // it needs what the first has, in the small context also its cells
+        while desk.scheduler.waiting() == 0 || desk.scheduler.sequence(2).is_none() {
+            desk.step();
+        }
+        desk.step();
+        let kept = desk.scheduler.used_cells() > desk.scheduler.live_cells();
+        assert!(kept || desk.scheduler.host_bytes() > 0, "the first left its tokens");
+        assert!(desk.scheduler.remove(1, true).is_some());
+        desk.first_token_of(2);
+        desk.scheduler.remove(2, true);
+        assert_eq!((desk.scheduler.used_cells(), desk.scheduler.host_bytes()), (0, 0));
+    }
+}
+
+/// Emptying the cache says how many tokens went, and what a preempted request waits for stays.
+#[test]
+fn emptying_the_cache_keeps_what_was_parked() {
+    let mut desk = Desk::new(config());
+    desk.submit(1, prompt(1, 40), 30, &background());
+    desk.first_token_of(1);
+    desk.add(2, 90, 1);
+    while desk.scheduler.host_bytes() == 0 {
+        desk.step();
+    }
+    assert_eq!((desk.scheduler.waiting(), desk.scheduler.clear_cache()), (1, 0));
+    assert_eq!((desk.scheduler.take_evicted(), desk.scheduler.host_bytes()), (0, 100));
+    desk.first_token_of(2);
+    assert!(desk.step().admitted[0].hit >= 40, "the first goes on where it was");
+    desk.scheduler.remove(1, true);
+    let cached = desk.scheduler.used_cells();
+    assert!(cached >= 40 && desk.scheduler.clear_cache() >= cached);
+    assert_eq!((desk.scheduler.used_cells(), desk.scheduler.take_evicted()), (0, 0));
+}
+
 /// A tenant with many requests cannot keep another one from its share.
 #[test]
 fn tenants_share_fairly() {
@@ -370,6 +423,58 @@ fn tenants_share_fairly() {
     desk.submit(99, prompt(99, 16), 1, &terms("one"));
     let steps = desk.first_token_of(99);
     assert!(steps.len() <= 8, "{steps:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Of tenants that always have prompts waiting, whatever their lengths and their number, none
+    /// is served more weighted tokens than another one by more than twice the limit and what is
+    /// chosen before it is charged, from any step to any later one.
+    #[test]
+    fn tenants_are_served_within_the_bound(
+        lengths in prop::collection::vec(prop::collection::vec(4_usize..60, 4), 2..4),
+        answers in prop::collection::vec(1_usize..6, 2..4),
+        fairness_tokens in 16_u64..200,
+    ) {
+        let config = EngineConfig { ctx_size: 2000, batch_size: 64, fairness_tokens, ..config() };
+        let parallel = config.parallel as u64;
+        let mut desk = Desk::new(EngineConfig { prefix_cache: false, ..config });
+        let tenants = lengths.len();
+        let (mut served, mut owner, mut history) = (vec![0_u64; tenants], vec![0; 1], Vec::new());
+        for _ in 0..300 {
+            for tenant in 0..tenants {
+                let terms = Terms { tenant: tenant.to_string().into(), ..Terms::default() };
+                let waits = |id: u64| owner[id as usize] == tenant && desk.waits(id);
+                let backlog = (1..owner.len() as u64).filter(|&id| waits(id)).count();
+                for _ in backlog..4 {
+                    let (id, lengths) = (owner.len() as u64, &lengths[tenant]);
+                    let length = lengths[owner.len() % lengths.len()];
+                    owner.push(tenant);
+                    desk.submit(id, prompt(id, length), answers[id as usize % answers.len()], &terms);
+                }
+            }
+            let plan = desk.step();
+            let mut decodes = plan.decode_tokens;
+            for span in &plan.spans {
+                let weight = if decodes > 0 { DECODE_WEIGHT } else { PREFILL_WEIGHT };
+                decodes = decodes.saturating_sub(span.count);
+                served[owner[span.id as usize]] += weight * span.count as u64;
+            }
+            history.push(served.clone());
+        }
+        // What has a place goes on to its end: a prompt and an answer of each, and a step.
+        let held = parallel * (60 * PREFILL_WEIGHT + 6 * DECODE_WEIGHT) + 64;
+        for (one, other) in (0..tenants).flat_map(|one| (0..tenants).map(move |two| (one, two))) {
+            let lead: Vec<i64> =
+                history.iter().map(|now| now[one] as i64 - now[other] as i64).collect();
+            let spread = lead.iter().max().unwrap() - lead.iter().min().unwrap();
+            prop_assert!(
+                spread as u64 <= 2 * (fairness_tokens + held),
+                "{spread} of {:?}", history.last()
+            );
+        }
+    }
 }
 
 /// A first token that cannot come as promised is refused, relegated or awaited, as configured.

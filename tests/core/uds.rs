@@ -112,6 +112,25 @@ fn a_servers_end_cancels_what_runs_and_tells_it() {
     service.server.shutdown().unwrap();
 }
 
+/// A server that drains answers what runs to its end, and refuses what comes with its code.
+#[test]
+fn a_draining_server_admits_nothing() {
+    let toy = Toy { step: Duration::from_millis(1), ..Toy::instant() };
+    let service = service("drain", toy);
+    let mut stream = service.ask(r#"{"id": "a", "prompt": "hello", "max_tokens": 400}"#);
+    assert_eq!(next(&mut stream)["event"], "token");
+    assert!(!service.server.drain(Duration::ZERO).unwrap());
+    let mut late = service.ask(r#"{"id": "b", "prompt": "hello"}"#);
+    let error = next(&mut late);
+    assert_eq!((&error["code"], &error["id"]), (&"E_RUNTIME_CLOSED".into(), &"b".into()));
+    assert!(is_closed(&mut late));
+    let mut metrics = service.ask(r#"{"type": "metrics"}"#);
+    assert_eq!(next(&mut metrics)["event"], "metrics");
+    let eos = until(&mut stream, "eos");
+    assert_eq!((&eos["reason"], &eos["completion_tokens"]), (&"length".into(), &400.into()));
+    assert!(service.server.drain(PATIENCE).unwrap());
+}
+
 #[test]
 fn a_closed_engine_has_a_code() {
     let service = service("engine", Toy::instant());

@@ -61,7 +61,7 @@ fn vectors_are_those_of_llama_cpp_s_pooling() {
         let config = EngineConfig { batch_size, ..EngineConfig::default() };
         let engine = start(model.clone(), config);
         for (pooling, theirs) in poolings {
-            let params = EmbedParams { pooling, ..EmbedParams::default() };
+            let params = EmbedParams { pooling: Some(pooling), ..EmbedParams::default() };
             let prompts: Vec<Prompt> = TEXTS.map(Prompt::from).to_vec();
             let ours = engine.embed(prompts, params, &Origin::default()).unwrap();
             let rows: Vec<&[f32]> = ours.values.chunks(ours.width).collect();

@@ -186,8 +186,12 @@ def test_the_openai_client(engine: Engine, live: Callable[[Any], str]) -> None:
         with changes() as change:
             with pytest.raises(openai.BadRequestError, match="input is empty"):
                 client.embeddings.create(model=MODEL, input=[])
+            with pytest.raises(openai.BadRequestError, match="pooling"):
+                client.embeddings.create(model=MODEL, input="x", extra_body={"pooling": "max"})
             with pytest.raises(openai.BadRequestError, match="65 tokens"):
                 client.embeddings.create(model=MODEL, input="x" * 65)
-        assert change.statuses(MODEL) == {"error": 2}
+        assert change.statuses(MODEL) == {"error": 3}
+        last = client.embeddings.create(model=MODEL, input="abc", extra_body={"pooling": "last"})
+        assert_allclose(last.data[0].embedding, engine.embed("abc", pooling="last")[0], rtol=1e-6)
         with pytest.raises(openai.NotFoundError):
             client.embeddings.create(model="other", input="x")

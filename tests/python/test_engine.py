@@ -315,3 +315,17 @@ def test_the_engine_s_metrics_add_up(engine):
     steps = change.sum("ryot_batches_processed_total", **labels)
     assert steps == change.sum("ryot_batch_size_distribution_count", **labels) >= 8
     assert change.sum("ryot_inference_request_duration_seconds_count", **labels) == 3
+
+
+def test_emptying_the_cache_is_no_want_of_memory() -> None:
+    """`clear_cache` is counted once, as manual, and an empty cache is not counted at all."""
+    prompt, params = "one prompt that is asked twice", SamplingParams(max_tokens=1)
+    with Engine("toy", name="cleared") as engine, changes() as change:
+        engine.generate(prompt, params)
+        engine.clear_cache()
+        engine.clear_cache()
+        assert engine.generate(prompt, params).cached_tokens == 0
+    evictions = "ryot_model_cache_evictions_total"
+    assert change.sum(evictions, model="cleared", eviction_reason="manual") == 1
+    assert change.sum(evictions, model="cleared") == 1
+    assert change.sum("ryot_engine_prefix_cache_evictions_total", model="cleared") > 1

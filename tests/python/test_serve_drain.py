@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from ryot_metrics.uds import Client as UdsClient
+from ryot_metrics.uds import UdsError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "ryot_metrics", "serve", "-m", "toy", "--port", "0"]
 LONG = {"prompt": "p", "max_tokens": 1500, "ignore_eos": True, "stream": True}
@@ -88,6 +92,24 @@ def test_a_signal_lets_running_answers_end(start: Any) -> None:
     assert page.status_code == 200
     assert events[-1] == "data: [DONE]"
     assert len(events) == 1500 - 1 + 2
+    assert running.wait(LATE_SECONDS) == 0
+
+
+def test_a_signal_closes_the_unix_socket_too(start: Any, tmp_path: Path) -> None:
+    """SIGTERM: an answer there ends whole, and a new request is refused with its code."""
+    path = tmp_path / "engine.sock"
+    running, client = start("--uds", str(path))
+    assert running.stdout is not None
+    assert any(str(path) in line for line in running.stdout)
+    with UdsClient(path) as first, UdsClient(path) as second:
+        events = first.generate("p", max_tokens=1500)
+        next(events)
+        running.send_signal(signal.SIGTERM)
+        draining(client)
+        with pytest.raises(UdsError, match="shutting down") as refused:
+            list(second.generate("p", max_tokens=2))
+        assert refused.value.code == "E_RUNTIME_CLOSED"
+        assert len(list(events)) == 1500
     assert running.wait(LATE_SECONDS) == 0
 
 

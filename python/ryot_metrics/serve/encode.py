@@ -79,7 +79,7 @@ def router(served: Served) -> APIRouter:
                 tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]
             count = sum(map(len, tokens))
             try:
-                vectors = engine.embed(tokens, endpoint=EMBEDDINGS)
+                vectors = engine.embed(tokens, pooling=body.pooling, endpoint=EMBEDDINGS)
             except Exception as error:
                 raise ApiError.of(error) from error
         in_base64 = body.encoding_format == "base64"

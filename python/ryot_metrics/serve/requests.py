@@ -297,6 +297,7 @@ class EmbeddingRequest(BaseModel):
     input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: None = None
+    pooling: Literal["mean", "last", "cls"] | None = None
 
     @property
     def inputs(self) -> Sequence[str | list[int]]:

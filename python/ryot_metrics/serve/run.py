@@ -57,10 +57,18 @@ def address(listening: socket.socket) -> str:
 
 
 class Service(NamedTuple):
-    """What is served, and how its running answers are ended."""
+    """What is served, and how its running answers are ended.
+
+    Attributes:
+        app: What answers HTTP.
+        cancel: Ends all answers.
+        drain: Refuses new requests that come another way than by HTTP, and waits for those that
+            run, for so many seconds at most.
+    """
 
     app: ASGIApp
     cancel: Callable[[], None]
+    drain: Callable[[float], object] = float
 
 
 def serve(
@@ -120,8 +128,10 @@ class _Foreground(uvicorn.Server):
             service = await asyncio.to_thread(self._load)
             self._gate.open(service.app)
             await self._told.wait()
+            drain = asyncio.to_thread(service.drain, self._drain_seconds)
+            drained = asyncio.gather(self._gate.idle.wait(), drain)
             try:
-                await asyncio.wait_for(self._gate.idle.wait(), self._drain_seconds)
+                await asyncio.wait_for(drained, self._drain_seconds)
             except asyncio.TimeoutError:
                 await asyncio.to_thread(service.cancel)
         finally:

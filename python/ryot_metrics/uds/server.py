@@ -21,7 +21,31 @@ class UdsServer(RunningServer):
 
     def __init__(self, native: NativeUdsServer, engine: Engine) -> None:
         super().__init__(native)
+        self._uds = native
         self._engine = engine
+
+    def drain(self, seconds: float) -> bool:
+        """Refuses requests from now on, and waits for those that run. Metrics can still be read.
+
+        Args:
+            seconds: How long to wait at most.
+
+        Returns:
+            Whether all of them have ended.
+
+        Raises:
+            ValueError: If `seconds` is negative or no number.
+            RyotError: In a forked child.
+
+        Example:
+            >>> import tempfile
+            >>> from ryot_metrics import Engine
+            >>> with tempfile.TemporaryDirectory() as home, Engine("toy") as engine:
+            ...     with serve_uds(engine, f"{home}/engine.sock") as server:
+            ...         server.drain(1.0)
+            True
+        """
+        return self._uds.drain(seconds)
 
     def __repr__(self) -> str:
         return f"<UdsServer {self.address}>"

@@ -12,6 +12,16 @@ use crate::engine::scheduler::host::{Host, SnapshotKey};
 use crate::engine::scheduler::radix::{BLOCK, NodeId, Scope, Tree};
 
 /// What the decoder must do before it computes on.
+///
+/// ```
+/// use ryot_metrics::engine::{EngineConfig, Op, Scheduler, Sequence, Terms};
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
+/// let plan = scheduler.schedule(0);
+/// scheduler.commit(&plan, 12_000_000);
+/// scheduler.remove(1, true); // too few tokens to be kept
+/// assert_eq!(scheduler.take_ops(), [Op::Forget(0)]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Free a sequence.
@@ -264,22 +274,34 @@ impl Cells {
         true
     }
 
-    /// Evicts all idle slots and copies, as far as no parked request needs them.
-    pub(super) fn clear(&mut self) {
+    /// Drops all idle slots and copies, as far as no parked request needs them. Returns their
+    /// tokens.
+    pub(super) fn clear(&mut self) -> usize {
+        let mut tokens = 0;
         for seq in 0..self.slots.len() as SeqId {
             if let State::Idle { parked: false, .. } = self.slots[seq as usize].state {
-                self.evicted += self.exclusive(seq);
+                tokens += self.exclusive(seq);
                 self.forget(seq);
             }
         }
-        self.discard_all();
+        tokens + self.discard(self.host.keys(|copy| !copy.parked))
     }
 
-    fn discard_all(&mut self) {
-        for key in self.host.keys() {
-            self.evicted += self.host.lose(key);
-            self.ops.push(Op::Discard(key));
+    /// Drops all idle slots and copies of a scope in which nobody asks any more.
+    pub(super) fn forget_scope(&mut self, scope: &Scope) {
+        for seq in 0..self.slots.len() as SeqId {
+            let slot = &self.slots[seq as usize];
+            let idle = matches!(slot.state, State::Idle { .. });
+            if idle && self.tree.scope(slot.path[0]) == scope {
+                self.forget(seq);
+            }
         }
+        self.discard(self.host.keys(|copy| copy.scope == *scope));
+    }
+
+    fn discard(&mut self, keys: Vec<SnapshotKey>) -> usize {
+        self.ops.extend(keys.iter().copied().map(Op::Discard));
+        keys.into_iter().map(|key| self.host.lose(key)).sum()
     }
 
     /// A copy was made, of so many bytes, or could not be made.

@@ -12,10 +12,11 @@ pub type SnapshotKey = u64;
 /// Copies of fewer tokens save too little time to be made.
 const MIN_TOKENS: usize = 32;
 
+/// A copy as the book knows it.
 #[derive(Clone, Debug)]
-struct Copy {
+pub(super) struct Copy {
     key: SnapshotKey,
-    scope: Scope,
+    pub(super) scope: Scope,
     tokens: Vec<Token>,
     /// None until it was made.
     bytes: Option<u64>,
@@ -24,7 +25,7 @@ struct Copy {
     /// Seconds of prefill that it saves.
     seconds: f64,
     /// A preempted request waits for it.
-    parked: bool,
+    pub(super) parked: bool,
 }
 
 /// The copies, by what they begin with.
@@ -55,9 +56,9 @@ impl Host {
         self.bytes
     }
 
-    /// All copies.
-    pub(super) fn keys(&self) -> Vec<SnapshotKey> {
-        self.copies.iter().map(|copy| copy.key).collect()
+    /// The copies of which this holds.
+    pub(super) fn keys(&self, holds: impl Fn(&Copy) -> bool) -> Vec<SnapshotKey> {
+        self.copies.iter().filter(|copy| holds(copy)).map(|copy| copy.key).collect()
     }
 
     /// Nobody waits for these tokens any more.

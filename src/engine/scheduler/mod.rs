@@ -50,6 +50,13 @@ const LEARNED: usize = 32;
 const MAX_FAILURES: u32 = 8;
 
 /// What became of a new request.
+///
+/// ```
+/// use ryot_metrics::engine::{EngineConfig, Scheduler, Sequence, Terms, Verdict};
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// let sequence = Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0);
+/// assert_eq!(scheduler.add(sequence, 0), Verdict::Accepted);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     /// It waits.
@@ -210,6 +217,7 @@ impl Scheduler {
             } else {
                 self.cells.forget(slot);
             }
+            self.forget_private(&sequence);
             return Some(sequence);
         }
         let index = self.waiting.iter().position(|sequence| sequence.id == id)?;
@@ -218,7 +226,15 @@ impl Scheduler {
         if sequence.parked_at.is_some() {
             self.cells.unpark(&self.scope(&sequence), sequence.tokens());
         }
+        self.forget_private(&sequence);
         Some(sequence)
+    }
+
+    /// Without prefix cache, what a request leaves is of use to nobody.
+    fn forget_private(&mut self, sequence: &Sequence) {
+        if !self.config.prefix_cache {
+            self.cells.forget_scope(&self.scope(sequence));
+        }
     }
 
     /// What the decoder must do that no plan asked for yet.
@@ -259,9 +275,10 @@ impl Scheduler {
         ids
     }
 
-    /// Empties the prefix cache, but for what preempted requests wait for.
-    pub fn clear_cache(&mut self) {
-        self.cells.clear();
+    /// Empties the prefix cache, but for what preempted requests wait for. Returns how many tokens
+    /// left it; [`Self::take_evicted`] does not count them.
+    pub fn clear_cache(&mut self) -> usize {
+        self.cells.clear()
     }
 
     /// A sequence that has a place.
@@ -294,7 +311,7 @@ impl Scheduler {
         self.cells.host_bytes()
     }
 
-    /// Tokens that left the prefix cache since the last call.
+    /// Tokens that left the prefix cache for want of memory since the last call.
     pub fn take_evicted(&mut self) -> usize {
         self.cells.take_evicted()
     }

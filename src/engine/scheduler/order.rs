@@ -30,7 +30,7 @@ pub(super) struct Rank {
     /// When it was preempted, else deadline and work, in nanoseconds.
     due: u128,
     misses: usize,
-    id: RequestId,
+    pub id: RequestId,
 }
 
 impl Rank {

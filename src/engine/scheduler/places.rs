@@ -3,6 +3,9 @@
 //! Nothing is reserved for the longest answer: a place is given when what is surely needed fits, and
 //! taken back from the lowest class when answers have outgrown the cells.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::clock::Nanos;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scheduler::order::Rank;
@@ -22,22 +25,38 @@ impl Scheduler {
         }
     }
 
-    /// Gives places to the first in the order, as long as they fit.
+    /// Gives places to the first in the order, as long as they fit. Whoever waits is ranked once:
+    /// within a step no rank changes.
     pub(super) fn give_places(&mut self, now: Nanos, plan: &mut Plan) {
-        while let Some((index, rank)) = self.first_waiting(now) {
-            if self.is_busy_with_earlier(&rank, now) {
-                return;
-            }
-            let fits = self.live.len() < self.config.parallel && self.fits(&self.waiting[index]);
-            let done = if fits || self.live.is_empty() {
-                self.give_place(index, plan)
+        if self.all_places_stay() {
+            return;
+        }
+        let rank = |sequence| Reverse(self.rank(sequence, now));
+        let mut order: BinaryHeap<Reverse<Rank>> = self.waiting.iter().map(rank).collect();
+        while let Some(Reverse(first)) = order.peek()
+            && !self.all_places_stay()
+            && !self.is_busy_with_earlier(first, now)
+        {
+            let is_first = |sequence: &Sequence| sequence.id == first.id;
+            let index = self.waiting.iter().position(is_first).expect("who is ranked waits");
+            if self.fits(&self.waiting[index]) || self.live.is_empty() {
+                if !self.give_place(index, plan) {
+                    return;
+                }
+                order.pop();
+            } else if self.park_last(now, plan, Some(first.class)) {
+                let parked = self.waiting.last().expect("it waits now");
+                order.push(Reverse(self.rank(parked, now)));
             } else {
-                self.park_last(now, plan, Some(rank.class))
-            };
-            if !done {
                 return;
             }
         }
+    }
+
+    /// Whether all places are taken by requests that give them up to nobody who waits.
+    fn all_places_stay(&self) -> bool {
+        let full = self.live.len() >= self.config.parallel;
+        full && self.live.iter().all(|sequence| sequence.class == Class::Interactive)
     }
 
     /// Whether prompts before this rank fill a step anyway: a further one would only hold a place.
@@ -45,15 +64,6 @@ impl Scheduler {
         let mut prefills = self.live.iter().filter(|sequence| !sequence.is_decoding());
         let pending: usize = prefills.clone().map(Sequence::pending).sum();
         pending >= self.config.batch_size && prefills.all(|other| self.rank(other, now) < *rank)
-    }
-
-    fn first_waiting(&self, now: Nanos) -> Option<(usize, Rank)> {
-        let full = self.live.len() >= self.config.parallel;
-        if full && self.live.iter().all(|sequence| sequence.class == Class::Interactive) {
-            return None;
-        }
-        let ranks = self.waiting.iter().map(|sequence| self.rank(sequence, now)).enumerate();
-        ranks.min_by(|(_, a), (_, b)| a.cmp(b))
     }
 
     fn give_place(&mut self, index: usize, plan: &mut Plan) -> bool {
@@ -71,8 +81,12 @@ impl Scheduler {
         true
     }
 
-    /// Whether the cells are there for what this sequence and those with a place surely need.
+    /// Whether a place and the cells are there for what this sequence and those with a place surely
+    /// need.
     fn fits(&self, sequence: &Sequence) -> bool {
+        if self.live.len() >= self.config.parallel {
+            return false;
+        }
         let growth: usize = self.live.iter().map(|other| other.growth(HEADROOM)).sum();
         let shared = self.cells.live_matched(&self.scope(sequence), sequence.tokens());
         let own = sequence.tokens().len() - shared + sequence.answer_left().min(HEADROOM);
@@ -87,8 +101,7 @@ impl Scheduler {
         let last = candidates.max_by_key(|(_, s)| (s.class, s.queued_at, s.id));
         let Some((index, _)) = last else { return false };
         let mut sequence = self.live.remove(index);
-        let seconds = self.seconds_of(&sequence);
-        self.cells.keep(sequence.slot.expect("it is live"), seconds, true);
+        let (slot, seconds) = (sequence.slot.expect("it is live"), self.seconds_of(&sequence));
         sequence.park(now);
         // Who got its place in this very step never had it.
         match plan.admitted.iter().position(|admission| admission.id == sequence.id) {
@@ -96,7 +109,86 @@ impl Scheduler {
             Some(_) => sequence.parked_at = None,
             None => plan.parked.push(sequence.id),
         }
+        self.cells.keep(slot, seconds, sequence.parked_at.is_some());
         self.waiting.push(sequence);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::scheduler::plan::Span;
+    use crate::engine::{BLOCK, EngineConfig, Terms};
+
+    const BLOCKS: [usize; 2] = [3, 6];
+
+    fn scheduler() -> Scheduler {
+        let config = EngineConfig { ctx_size: 100, parallel: 2, ..EngineConfig::default() };
+        Scheduler::new(EngineConfig { host_cache_bytes: 0, ..config }, true, 0)
+    }
+
+    /// A prompt of so many blocks that begins like no other one.
+    fn prompt(blocks: usize) -> Vec<i32> {
+        (0..).map(|token| token + 1000 * blocks as i32).take(blocks * BLOCK).collect()
+    }
+
+    fn add(scheduler: &mut Scheduler, id: u64, tokens: Vec<i32>) {
+        scheduler.add(Sequence::new(id, tokens, 1, &Terms::default(), 0), 0);
+    }
+
+    fn cached(scheduler: &Scheduler) -> [usize; 2] {
+        BLOCKS.map(|blocks| {
+            let tokens = [prompt(blocks), vec![0]].concat();
+            scheduler.cells.matched(&(0, Arc::clone(&scheduler.everybody)), &tokens)
+        })
+    }
+
+    /// Who loses its place in the step that gave it leaves what it took from the cache as it was:
+    /// nobody's, which goes before what is worth more.
+    #[test]
+    fn a_place_for_no_step_keeps_nothing() {
+        let mut scheduler = scheduler();
+        for (id, blocks) in (0..).zip(BLOCKS) {
+            add(&mut scheduler, id, prompt(blocks));
+            while scheduler.sequence(id).is_none_or(|sequence| sequence.pending() > 0) {
+                let plan = scheduler.schedule(0);
+                scheduler.commit(&plan, 1_000_000);
+            }
+            scheduler.remove(id, true);
+        }
+        assert_eq!(cached(&scheduler), BLOCKS.map(|blocks| blocks * BLOCK));
+        let mut plan = Plan::default();
+        add(&mut scheduler, 2, [prompt(BLOCKS[0]), vec![1, 2, 3]].concat());
+        scheduler.give_places(0, &mut plan);
+        assert_eq!(plan.admitted[0].hit, BLOCKS[0] * BLOCK);
+        assert!(scheduler.park_last(0, &mut plan, None));
+        assert!(plan.admitted.is_empty() && plan.parked.is_empty());
+        let free = scheduler.config.ctx_size - scheduler.used_cells();
+        scheduler.cells.make_room(free + 1);
+        assert_eq!(cached(&scheduler), [0, BLOCKS[1] * BLOCK]);
+    }
+
+    /// Of many that wait, places go to the first in the order, and one that gives its place up for
+    /// them stands in it behind them.
+    #[test]
+    fn places_follow_the_order() {
+        let mut scheduler = scheduler();
+        let low = Terms { class: Class::Background, ..Terms::default() };
+        for id in 0..2 {
+            scheduler.add(Sequence::new(id, prompt(1), 40, &low, 0), 0);
+        }
+        let plan = scheduler.schedule(0);
+        assert_eq!(plan.admitted.len(), 2);
+        for id in (2..50).rev() {
+            add(&mut scheduler, id, prompt(1));
+        }
+        let mut plan = Plan::default();
+        scheduler.give_places(0, &mut plan);
+        let ids: Vec<u64> = plan.admitted.iter().map(|admission| admission.id).collect();
+        assert_eq!((ids, plan.parked), (vec![2, 3], vec![1, 0]));
+        assert_eq!((scheduler.waiting(), plan.spans), (48, Vec::<Span>::new()));
     }
 }

@@ -18,6 +18,14 @@ pub struct Span {
 }
 
 /// A request that got a place, for this step or a later one.
+///
+/// ```
+/// use ryot_metrics::engine::{Admission, EngineConfig, Scheduler, Sequence, Terms};
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
+/// let first = Admission { id: 1, queried: 3, hit: 0, resumed: false };
+/// assert_eq!(scheduler.schedule(0).admitted, [first]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// The request.
@@ -31,6 +39,17 @@ pub struct Admission {
 }
 
 /// One step.
+///
+/// ```
+/// use ryot_metrics::engine::{EngineConfig, Scheduler, Sequence, Terms};
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
+/// let plan = scheduler.schedule(0);
+/// assert_eq!((plan.work().prefill, plan.spans[0].sample), (3, Some(2)));
+/// scheduler.commit(&plan, 12_000_000);
+/// scheduler.push(1, 8, 12_000_000);
+/// assert_eq!(scheduler.schedule(12_000_000).decode_tokens, 1);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// What the decoder must do first, in this order.

@@ -201,7 +201,13 @@ impl Connection {
     }
 
     fn ask(&mut self, ask: Ask) {
-        self.job = Some(Job::start(ask, &self.shared.client));
+        match self.shared.turnstile.enter() {
+            Some(pass) => self.job = Some(Job::start(ask, &self.shared.client, pass)),
+            None => {
+                let text = "the server is shutting down; it takes no more requests";
+                self.fail(&Fault::new(Code::Closed, text).about(Some(ask.id)));
+            }
+        }
     }
 
     fn metrics(&mut self) {

@@ -47,7 +47,7 @@ pub enum Code {
     /// The request failed while it was computed.
     #[serde(rename = "E_RUNTIME_DECODE")]
     Decode,
-    /// The engine was shut down.
+    /// The engine was shut down, or the server is being shut down and takes no more requests.
     #[serde(rename = "E_RUNTIME_CLOSED")]
     Closed,
 }

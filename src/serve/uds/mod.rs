@@ -47,6 +47,7 @@ mod frame;
 mod job;
 mod request;
 mod server;
+mod turnstile;
 
 pub use config::{UdsConfig, UdsLimits};
 pub use event::Code;

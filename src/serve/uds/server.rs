@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::config::{MODE, UdsConfig, UdsLimits};
 use super::connection::Connection;
 use super::event::{Code, Fault};
+use super::turnstile::Turnstile;
 use crate::engine::Client;
 use crate::error::Result;
 use crate::fork;
@@ -33,6 +34,7 @@ pub type Metrics = Arc<dyn Fn(u64) -> Box<RawValue> + Send + Sync>;
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) limits: UdsLimits,
+    pub(super) turnstile: Arc<Turnstile>,
     metrics: Metrics,
     seats: Arc<Seats>,
 }
@@ -46,7 +48,10 @@ impl Shared {
 
 /// A thread that answers an engine's clients. Dropping it shuts it down.
 #[derive(Debug)]
-pub struct Server(Running);
+pub struct Server {
+    running: Running,
+    turnstile: Arc<Turnstile>,
+}
 
 impl Server {
     /// Starts to answer. When it returns, clients can connect.
@@ -62,10 +67,12 @@ impl Server {
         let UdsConfig { path, limits } = config;
         limits.validate()?;
         let seats = Seats::new(limits.max_connections);
-        let shared = Shared { client, limits, metrics, seats };
+        let turnstile = Arc::new(Turnstile::default());
+        let shared = Shared { client, limits, turnstile: Arc::clone(&turnstile), metrics, seats };
         let bind = Bind::Unix { path, mode: MODE };
         let serve = move |(listener, stop)| serve(listener, stop, Arc::new(shared));
-        Running::start("ryot-uds", &bind, serve).map(Self)
+        let running = Running::start("ryot-uds", &bind, serve)?;
+        Ok(Self { running, turnstile })
     }
 
     /// Where it listens; also after a shutdown.
@@ -74,7 +81,18 @@ impl Server {
     ///
     /// [`Error::Forked`](crate::error::Error::Forked).
     pub fn address(&self) -> Result<&Address> {
-        self.0.address()
+        self.running.address()
+    }
+
+    /// Refuses requests from now on, with [`Code::Closed`], and waits until those that run have
+    /// ended, for so long at most. Says whether they have. Metrics can still be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`](crate::error::Error::Forked).
+    pub fn drain(&self, patience: Duration) -> Result<bool> {
+        self.address()?;
+        Ok(self.turnstile.close(patience))
     }
 
     /// Removes the file, cancels the requests that run, tells their clients, and waits for the
@@ -84,7 +102,7 @@ impl Server {
     ///
     /// [`Error::Forked`](crate::error::Error::Forked).
     pub fn shutdown(&self) -> Result<()> {
-        self.0.shutdown()
+        self.running.shutdown()
     }
 }
 
