@@ -49,7 +49,8 @@ def measured(iterator: Any, run: Run) -> Any:
     Its items are tokens of the run. It ends with the iterator, with its exception, or cancelled:
     when it is closed, left as a `with` block, or dropped.
     """
-    return _stand_in(type(iterator))(iterator, run)
+    kind: Any = type(iterator)
+    return _stand_in(kind)(iterator, run)
 
 
 class _StandIn:

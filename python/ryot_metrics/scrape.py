@@ -128,7 +128,9 @@ def serve_metrics(
         True
         >>> server.shutdown()
     """
-    has_charts = dashboard is not None and bool(registry.profiles())
+    pages = []
+    if dashboard is not None and registry.profiles:
+        pages.append(dashboard_page(dashboard, path or "/metrics"))
     native = NativeServer(
         with_profile(registry, profile),
         host,
@@ -136,7 +138,7 @@ def serve_metrics(
         unix_socket=unix_socket,
         unix_mode=unix_mode,
         path=path,
-        pages=[dashboard_page(dashboard, path or "/metrics")] if has_charts else [],
+        pages=pages,
         certfile=certfile,
         keyfile=keyfile,
         client_cafile=client_cafile,

@@ -85,7 +85,8 @@ def is_truncated(value: object) -> bool:
         return any(field(choice, "finish_reason") == "length" for choice in choices)
     if field(value, "stop_reason") == "max_tokens":
         return True
-    return field(field(value, "incomplete_details"), "reason") == "max_output_tokens"
+    details = field(value, "incomplete_details")
+    return bool(field(details, "reason") == "max_output_tokens")
 
 
 def called(count: Callable[[Any], object], value: object) -> int | None:

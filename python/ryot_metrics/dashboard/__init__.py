@@ -100,7 +100,7 @@ def dashboard_page(
     Example:
         >>> path, headers, body = dashboard_page()
         >>> path, body[:15]
-        ('/dashboard', b'<!DOCTYPE html>')
+        ('/dashboard', b'<!doctype html>')
     """
     return (path, *_page(_relative(path, metrics_path), interval))
 

@@ -117,7 +117,7 @@ def _levels(history: Sequence[Figures | None], now: Figures) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(width=16)
     table.add_column(justify="right", width=10)
-    table.add_column(width=22, no_wrap=True)
+    table.add_column(width=28, no_wrap=True)
     table.add_column(no_wrap=True)
     statuses = [f"{rate:.1f} {status}" for status, rate in now.requests_per_second.items() if rate]
     rows: list[_Row] = [
