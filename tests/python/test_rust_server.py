@@ -129,7 +129,7 @@ def test_the_live_page_is_there_while_the_interpreter_is_stuck() -> None:
         assert not said, "it must have been stuck to the end of these requests"
         assert service.stdout.readline() == "through\n"
     assert page == dashboard_page()[2]
-    assert b"ryot_metrics_series" in metrics
+    assert b"python_info{" in metrics
 
 
 def test_the_live_page_beside_the_metrics() -> None:
@@ -153,7 +153,7 @@ def test_where_there_is_no_live_page(registry: CollectorRegistry) -> None:
     with serve_metrics(0, registry=registry) as server:
         assert get(server.url.replace("metrics", "dashboard"))[1].startswith(b"# HELP jobs_total")
     with serve_metrics(0, dashboard=None) as server:
-        assert b"ryot_metrics_series" in get(server.url.replace("metrics", "dashboard"))[1]
+        assert b"python_info{" in get(server.url.replace("metrics", "dashboard"))[1]
     with pytest.raises(ValueError, match="path is 'charts'; it must begin with '/'"):
         serve_metrics(0, dashboard="charts")
     with pytest.raises(ValueError, match='path is "/dashboard"; another page is there'):
