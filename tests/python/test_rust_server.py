@@ -129,7 +129,7 @@ def test_the_live_page_is_there_while_the_interpreter_is_stuck() -> None:
         assert not said, "it must have been stuck to the end of these requests"
         assert service.stdout.readline() == "through\n"
     assert page == dashboard_page()[2]
-    assert b"python_info{" in metrics
+    assert b"ryot_metrics_callback_age_seconds{" in metrics
 
 
 def test_the_live_page_beside_the_metrics() -> None:
