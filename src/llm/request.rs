@@ -159,6 +159,7 @@ pub struct Request {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each may be so without the others
 struct State {
     /// When the production of the next token began: the last token, or the last resumption.
     since: Nanos,
