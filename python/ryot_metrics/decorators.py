@@ -51,12 +51,15 @@ def track_inference_request(
     """Measures each call of a function as one request.
 
     Works on functions, coroutine functions, generators and async generators; the decorated
-    function stays of its kind. A function that returns a generator, a coroutine, a future, another
-    awaitable or a stream of OpenAI's client is measured to the end of that; other iterators are
-    results like any other. Each item of a stream counts as a token,
-    unless the stream counts its tokens itself; an OpenAI-style chunk without text is none. A
-    result, or an item, tells its tokens by `token_count` and `ttft_seconds`, or by an OpenAI-style
-    `usage`, as attributes or keys. Nested decorators, contexts and engine calls join the outermost
+    function stays of its kind. A function that returns a generator, a coroutine, a future or
+    another awaitable is measured to the end of that, and so is one that returns an iterator that is
+    none of these, such as a `map` or a vendor's stream; a list, a string or a file is a result. In
+    place of such an iterator the caller gets one with the same attributes and of the same class to
+    `isinstance`, which cancels the request if it is closed or dropped before its end. Each item of
+    a stream counts as a token, unless the stream counts its tokens itself; an OpenAI-style chunk
+    without text is none. A result, or an item, tells its tokens by `token_count` and
+    `ttft_seconds`, or by an OpenAI-style `usage`, and that it was cut off by its `finish_reason`,
+    as attributes or keys. Nested decorators, contexts and engine calls join the outermost
     one and count once. Exceptions pass unchanged.
 
     Options that may be functions are called with the call's own arguments. One that raises, or
@@ -95,6 +98,11 @@ def track_inference_request(
         ...     return f"{model}: {prompt}"
         >>> answer("hi", model="large")
         'large: hi'
+        >>> @track_inference_request(model="gpt4")
+        ... def shout(words):
+        ...     return map(str.upper, words)
+        >>> list(shout(["a", "b"]))
+        ['A', 'B']
     """
     if isinstance(function, str):
         model, function = function, None

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ryot_metrics._ryot_metrics import Request
+from ryot_metrics.iterators import is_iterator, measured
 from ryot_metrics.streams import tracked, tracked_async
 from ryot_metrics.tracking import current, finish
-from ryot_metrics.usage import PLAIN, called, field, tokens_of_item, usage_of
+from ryot_metrics.usage import PLAIN, called, field, is_truncated, tokens_of_item, usage_of
 
 _NONE: frozenset[type] = frozenset()
 
@@ -34,6 +35,13 @@ class Run:
         self.request = request
         self.counted = PLAIN if token_count is None else _NONE
         self._token_count = token_count
+
+    def gave(self, item: object) -> None:
+        """A stream gave an item."""
+        if type(item) in self.counted:
+            self.request.item()
+        else:
+            self.produced(item)
 
     def produced(self, item: object) -> None:
         """A stream gave an item of another type."""
@@ -65,6 +73,8 @@ class Run:
             self.request.set_ttft(usage.ttft)
         if usage.completion is not None:
             self.request.set_token_count(usage.completion)
+        if is_truncated(value):
+            self.request.set_truncated(True)
 
 
 def followed(result: Any, run: Run) -> Any:
@@ -102,6 +112,9 @@ def streamed(result: Any, run: Run) -> Any:
     if inspect.isgenerator(inner) or inspect.isasyncgen(inner):
         result._iterator = streamed(inner, run)
         return result
+    if is_iterator(result):
+        run.request.streams()
+        return measured(result, run)
     return None
 
 

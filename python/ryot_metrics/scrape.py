@@ -25,6 +25,7 @@ import os
 from ryot_metrics._running import RunningServer
 from ryot_metrics._ryot_metrics import REGISTRY, CollectorRegistry, NativeServer
 from ryot_metrics.client.answer import with_profile
+from ryot_metrics.dashboard import dashboard_page
 
 __all__ = ["DEFAULT_PORT", "MetricsServer", "serve_metrics"]
 
@@ -70,6 +71,7 @@ def serve_metrics(
     registry: CollectorRegistry = REGISTRY,
     profile: str | None = None,
     path: str | None = None,
+    dashboard: str | None = "/dashboard",
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
     client_cafile: str | os.PathLike[str] | None = None,
@@ -95,7 +97,10 @@ def serve_metrics(
         registry: Whose families the page shows; by default those of language models too.
         profile: The names of the families of language models, `ryot`, `vllm` or `otel`, on a page
             whose query names none (`/metrics?profile=vllm`); by default the registry's own.
-        path: The one path that has the page, such as `"/metrics"`; by default, all paths have it.
+        path: The one path that has the page, such as `"/metrics"`; by default, all paths have it
+            but that of the live page.
+        dashboard: The path of the live page of charts, which is not there for a registry without
+            the families of language models; None for none.
         certfile: A PEM file with the server's certificate and its chain; turns HTTP into HTTPS.
         keyfile: A PEM file with its private key; by default it is in `certfile`.
         client_cafile: A PEM file with the authorities whose client certificates are good.
@@ -123,6 +128,9 @@ def serve_metrics(
         True
         >>> server.shutdown()
     """
+    pages = []
+    if dashboard is not None and registry.profiles:
+        pages.append(dashboard_page(dashboard, path or "/metrics"))
     native = NativeServer(
         with_profile(registry, profile),
         host,
@@ -130,6 +138,7 @@ def serve_metrics(
         unix_socket=unix_socket,
         unix_mode=unix_mode,
         path=path,
+        pages=pages,
         certfile=certfile,
         keyfile=keyfile,
         client_cafile=client_cafile,

@@ -69,6 +69,26 @@ def tokens_of_item(item: object) -> int:
     return 0
 
 
+def is_truncated(value: object) -> bool:
+    """Whether an answer, or an item of a stream, says that it ended at its limit of tokens.
+
+    In the words of OpenAI's completions and responses, and of Anthropic's messages.
+
+    Example:
+        >>> is_truncated({"choices": [{"text": "Hi", "finish_reason": "length"}]})
+        True
+        >>> is_truncated({"stop_reason": "end_turn"})
+        False
+    """
+    choices = field(value, "choices")
+    if isinstance(choices, list):
+        return any(field(choice, "finish_reason") == "length" for choice in choices)
+    if field(value, "stop_reason") == "max_tokens":
+        return True
+    details = field(value, "incomplete_details")
+    return bool(field(details, "reason") == "max_output_tokens")
+
+
 def called(count: Callable[[Any], object], value: object) -> int | None:
     """The tokens that a function of the user's counts; None if it counts none that make sense."""
     return answered("token_count", safely(count, value))

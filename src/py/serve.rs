@@ -12,6 +12,9 @@ use super::registry::PyRegistry;
 use crate::error::{Error, Result};
 use crate::serve::{Bind, Coding, Limits, ServeConfig, Server, StaticPage, TlsFiles};
 
+/// A path, headers and a body.
+type Page = (String, Vec<(String, String)>, Vec<u8>);
+
 /// A thread that answers scrapes without the interpreter.
 ///
 /// `ryot_metrics.scrape.serve_metrics` starts one and says what the arguments mean.
@@ -58,7 +61,7 @@ impl PyServer {
         unix_socket: Option<PathBuf>,
         unix_mode: u32,
         path: Option<String>,
-        pages: Vec<(String, Vec<(String, String)>, Vec<u8>)>,
+        pages: Vec<Page>,
         certfile: Option<PathBuf>,
         keyfile: Option<PathBuf>,
         client_cafile: Option<PathBuf>,

@@ -18,8 +18,10 @@ from fastapi import FastAPI, Response
 from playwright.sync_api import expect, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from ryot_metrics import InferenceContext
 from ryot_metrics.dashboard import mount_dashboard
 from ryot_metrics.live import Figures, Snapshot
+from ryot_metrics.scrape import serve_metrics
 from ryot_metrics.serve import create_app
 from ryot_metrics.serve.run import bind, in_background
 
@@ -323,6 +325,52 @@ def test_devices_and_cache(scripted: Any, visit: Any) -> None:
     assert shown(page, "GPU memory") == {"GPU 0": 2**32}
     assert shown(page, "GPU utilisation") == {"GPU 0": 70}
     assert "GPU 0 4\u00a0GiB" in page.locator("[data-card='GPU memory'] .legend").inner_text()
+
+
+ENGINE = """\
+ryot_engine_queued_sessions{model="a",class="interactive"} 2
+ryot_engine_queued_sessions{model="a",class="background"} 5
+ryot_engine_queued_sessions{model="b",class="background"} 1
+ryot_engine_slo_violations_total{model="a",slo="ttft",class="interactive"} 7
+ryot_engine_slo_violations_total{model="a",slo="tbt",class="interactive"} 0
+ryot_engine_prefix_cache_queries_total{model="a"} %d
+ryot_engine_prefix_cache_hits_total{model="a"} %d
+ryot_engine_prefix_cache_resident_bytes{model="a",location="device"} 1024
+ryot_engine_prefix_cache_resident_bytes{model="a",location="host"} 2048
+"""
+
+
+def test_an_engine_has_its_own_charts(scripted: Any, visit: Any) -> None:
+    """Its queue by class, late tokens by promise, and its prefix cache; no service misses them."""
+    service, url = scripted
+    service.text = ENGINE % (100, 100)
+    page = visit(url)
+    expect(page.locator("[data-card='Engine queue']")).to_be_visible()
+    service.text = ENGINE % (200, 175)
+    read_again(page)
+    assert shown(page, "Engine queue") == {"interactive": 2, "background": 6}
+    assert shown(page, "Prefix cache hits") == {"hits": 75}
+    assert shown(page, "Prefix cache size") == {"device": 1024, "host": 2048}
+    assert shown(page, "Late tokens") == {"ttft": 0, "tbt": 0}
+    service.text = ENGINE.replace("} 7", "} 9") % (200, 175)
+    read_again(page)
+    grown = """(group) => pages.increase(0, pages.snapshots.length - 1,
+      "ryot_engine_slo_violations_total", { group })"""
+    assert (page.evaluate(grown, "ttft"), page.evaluate(grown, "tbt")) == (2, 0)
+    assert "Engine" not in page.locator("#absent").inner_text()
+
+
+def test_the_native_server_s_page_reads_its_metrics(visit: Any) -> None:
+    """Charts from a thread that needs no interpreter: what was recorded is shown."""
+    with serve_metrics(0) as server:
+        page = visit(server.url.replace("/metrics", "/dashboard"))
+        expect(page.locator("#state")).to_have_text("live")
+        with InferenceContext(model="native page"):
+            page.reload()
+            expect(page.locator("#state")).to_have_text("live")
+            page.wait_for_function("pages.models.has('native page')")
+            page.select_option("#model", "native page") if page.is_visible("#model") else None
+            assert shown(page, "In progress")["active"] >= 1
 
 
 def test_empty(scripted: Any, visit: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ryot_metrics.live import Figures, Gpu, Quantiles, Snapshot, histogram_quantile
+from ryot_metrics.live import Cache, Figures, Gpu, Quantiles, Snapshot, histogram_quantile
 from test_prometheus import binary
 
 if TYPE_CHECKING:
@@ -120,6 +120,25 @@ def test_figures_by_hand() -> None:
     assert data["seconds"] == 4
     assert data["ttft"]["p95"] == 0.1
     assert data["gpus"]["1"] == {"memory_bytes": None, "utilization_percent": 5}
+
+
+def test_what_only_an_engine_has() -> None:
+    """Its queue by class, late tokens by promise, and its prefix cache, on paper."""
+    page = (
+        'ryot_engine_queued_sessions{{model="a",class="interactive"}} 2\n'
+        'ryot_engine_queued_sessions{{model="b",class="interactive"}} 3\n'
+        'ryot_engine_queued_sessions{{model="a",class="background"}} 1\n'
+        'ryot_engine_slo_violations_total{{model="a",slo="ttft",class="interactive"}} {0}\n'
+        'ryot_engine_slo_violations_total{{model="a",slo="tbt",class="background"}} 0\n'
+        'ryot_engine_prefix_cache_queries_total{{model="a"}} {1}\n'
+        'ryot_engine_prefix_cache_hits_total{{model="a"}} {2}\n'
+        'ryot_engine_prefix_cache_resident_bytes{{model="a",location="host"}} 4096\n'
+    ).format
+    before, after = Snapshot.parse(page(1, 100, 10), 0.0), Snapshot.parse(page(9, 200, 90), 2.0)
+    figures = Figures.between(before, after)
+    assert figures.engine_queue == {"interactive": 5, "background": 1}
+    assert figures.late_tokens_per_second == {"ttft": 4, "tbt": 0}
+    assert figures.prefix_cache == Cache(0.8, None, 4096)
 
 
 def test_nothing_is_unknown_rather_than_zero() -> None:

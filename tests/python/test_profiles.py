@@ -22,10 +22,12 @@ from ryot_metrics import (
     client,
     mount_metrics,
     record_kv_cache_lookup,
+    track_inference_request,
     update_kv_cache_usage,
 )
 from ryot_metrics.client import REGISTRY
 from ryot_metrics.scrape import serve_metrics
+from ryot_metrics.testing import isolated
 from test_prometheus import binary, scraping, wait_for
 
 TTFT = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
@@ -35,6 +37,7 @@ LATENCY = [*LATENCY, 7680]
 TOKENS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)] + [10**6]
 FOUND = 2 * 8
 """Prompt tokens that the engine's prefix cache has for two prompts of 11: whole blocks of 8."""
+FINISHED = {"stop": 1, "length": 3, "error": 1, "abort": 0}
 VLLM_LABELS = {"model_name", "engine"}
 OTEL_LABELS = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"}
 
@@ -129,6 +132,7 @@ def test_strict_parsers_read_the_pages(profile, expected, labels):
     found = families(profile, parse_openmetrics, client.generate_openmetrics)
     for name in expected:
         added = {"le", "finished_reason", "gen_ai_token_type", "block_size", "num_gpu_blocks"}
+        added |= {"error_type"}
         for sample in found[name].samples:
             assert set(sample.labels) - added == labels
 
@@ -190,8 +194,8 @@ def test_tokens_and_outcomes():
 
     assert value("vllm:generation_tokens") == 74
     assert value("vllm:prompt_tokens") == 3 * 11
-    assert value("vllm:request_success", finished_reason="stop") == 4
-    assert value("vllm:request_success", finished_reason="error") == 1
+    for reason, count in FINISHED.items():
+        assert value("vllm:request_success", finished_reason=reason) == count, reason
     # What was reported, and the engine's own lookups: two prompts began as the first did.
     assert value("vllm:prefix_cache_queries") == 120 + 3 * 11
     assert value("vllm:prefix_cache_hits") == 90 + FOUND
@@ -199,6 +203,72 @@ def test_tokens_and_outcomes():
 
 def value(profile, name, **labels):
     return REGISTRY.with_profile(profile).get_sample_value(name, labels)
+
+
+def test_durations_have_the_type_of_their_error():
+    """OpenTelemetry's `error.type` is on the failed ones alone, and the sums are those of all."""
+    name, labels = (
+        "gen_ai_server_request_duration_seconds_count",
+        {
+            "gen_ai_operation_name": "inference",
+            "gen_ai_provider_name": "ryot",
+            "gen_ai_request_model": "profiled",
+        },
+    )
+    assert value("otel", name, **labels) == 4
+    assert value("otel", name, **labels, error_type="inference_error") == 1
+    page = client.generate_latest(REGISTRY).decode()
+    lines = [line for line in page.splitlines() if line.startswith("ryot_inference_latency")]
+    assert lines
+    assert not [line for line in lines if "error_type" in line]
+
+
+CUT_OFF = {"finish_reason": "length", "message": {"content": "x"}}
+WHOLE = {"finish_reason": "stop", "message": {"content": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"choices": [WHOLE]}, "stop"),
+        ({"choices": [WHOLE, CUT_OFF]}, "length"),
+        ({"stop_reason": "max_tokens"}, "length"),
+        ({"stop_reason": "end_turn"}, "stop"),
+        ({"incomplete_details": {"reason": "max_output_tokens"}}, "length"),
+        ({"incomplete_details": {"reason": "content_filter"}}, "stop"),
+        ("plain text", "stop"),
+        (iter([{"choices": [{"delta": {"content": "x"}}]}, {"choices": [CUT_OFF]}]), "length"),
+        (iter([{"choices": [CUT_OFF]}, {"choices": [], "usage": {"prompt_tokens": 1}}]), "length"),
+    ],
+)
+def test_an_answer_tells_why_it_ended(answer, reason):
+    """A decorated function's result, or a stream's chunk, in the words of the vendors' APIs."""
+    with isolated() as metrics:
+        result = track_inference_request(model="m")(lambda: answer)()
+        if hasattr(result, "__next__"):
+            list(result)
+        page = metrics.registry.with_profile("vllm")
+        labels = {"model_name": "m", "engine": "0"}
+        name = "vllm:request_success_total"
+        ended = {"stop": 0, "length": 0} | {reason: 1}
+        for each, count in ended.items():
+            assert page.get_sample_value(name, labels | {"finished_reason": each}) == count
+        labels = {"model": "m", "status": "success"}
+        assert metrics.registry.get_sample_value("ryot_inference_requests_total", labels) == 1
+
+
+def test_a_block_says_why_it_ended():
+    """`set_finish_reason` takes what a catalogue knows; the last word counts."""
+    with isolated() as metrics:
+        for reasons in (["length"], ["length", "stop"], []):
+            with InferenceContext(model="m") as context:
+                for reason in reasons:
+                    context.set_finish_reason(reason)
+        with pytest.raises(ValueError, match='reason is "eos"; it must be one of stop, length'):
+            context.set_finish_reason("eos")
+        page = metrics.registry.with_profile("vllm")
+        labels = {"model_name": "m", "engine": "0", "finished_reason": "length"}
+        assert page.get_sample_value("vllm:request_success_total", labels) == 1
 
 
 def test_the_parts_of_a_request_and_the_steps():

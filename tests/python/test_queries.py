@@ -207,6 +207,21 @@ def test_dashboards_show_what_the_design_measures():
     } <= bases
 
 
+def test_the_engine_s_dashboard_begins_with_what_it_promises():
+    """Sections by hand for queue, promises and prefix cache; the rest has what they leave out."""
+    panels = dashboard("engine")["panels"]
+    sections = [panel["title"] for panel in panels if panel["type"] == "row"]
+    assert sections == ["Scheduling", "Queue", "Promises", "Prefix cache", "Engine"]
+    by_title = {panel["title"]: panel for panel in panels if panel["type"] != "row"}
+    assert "class" in by_title["Waiting by class"]["targets"][0]["expr"]
+    assert "slo, class" in by_title["Late tokens per second"]["targets"][0]["expr"]
+    found = by_title["Prompt tokens found"]
+    assert found["fieldConfig"]["defaults"]["unit"] == "percentunit"
+    assert "hits_total" in found["targets"][0]["expr"].split(" / ")[0]
+    assert "Idle ratio" in by_title
+    assert not {"Slo violations", "Queued sessions", "Prefix cache hits"} & set(by_title)
+
+
 def test_label_values_are_those_of_a_real_page():
     """What rules and queries match is what the package writes, not only what the history has."""
     model = "label values"

@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from ryot_metrics.client import CollectorRegistry, Counter
+from ryot_metrics.client import CollectorRegistry, Counter, start_http_server
+from ryot_metrics.dashboard import dashboard_page
 from ryot_metrics.scrape import MetricsServer, serve_metrics
 
 if TYPE_CHECKING:
@@ -100,6 +102,73 @@ def test_the_page_is_there_while_the_interpreter_is_stuck() -> None:
         stood_still = float(service.stdout.readline())
     assert statistics.median(times) < 0.1
     assert stood_still > 1.0, "a Python thread did not run meanwhile"
+
+
+LIVE = """
+import sys, time
+from ryot_metrics.scrape import serve_metrics
+
+server = serve_metrics(0)
+start = time.monotonic()
+sum(range(10**7))
+n = int(10**7 * 3 / (time.monotonic() - start))
+print(server.port, flush=True)
+sum(range(n))  # one call in C: nobody else has the GIL
+print("through", flush=True)
+"""
+
+
+def test_the_live_page_is_there_while_the_interpreter_is_stuck() -> None:
+    """A browser that comes when the service hangs has the charts, and their metrics."""
+    with run(LIVE) as service:
+        assert service.stdout
+        url = f"http://127.0.0.1:{int(service.stdout.readline())}"
+        page = get(f"{url}/dashboard")[1]
+        metrics = get(f"{url}/metrics?profile=ryot")[1]
+        said = select.select([service.stdout], [], [], 0)[0]
+        assert not said, "it must have been stuck to the end of these requests"
+        assert service.stdout.readline() == "through\n"
+    assert page == dashboard_page()[2]
+    assert b"ryot_metrics_callback_age_seconds{" in metrics
+
+
+def test_the_live_page_beside_the_metrics() -> None:
+    """It has the policy, type and length of the one that apps have, and reads the page's path."""
+    with serve_metrics(0, path="/custom", dashboard="/a/charts") as server:
+        url = server.url.removesuffix("/metrics")
+        headers, page = get(f"{url}/a/charts")
+        _, expected, body = dashboard_page("/a/charts", "/custom")
+        assert page == body
+        assert {name: headers[name] for name, _ in expected} == dict(expected)
+        assert b'data-metrics="../custom"' in page
+        request = Request(f"{url}/a/charts", method="HEAD")
+        with urlopen(request, timeout=10) as answer:
+            assert (answer.headers["Content-Length"], answer.read()) == (str(len(body)), b"")
+        with pytest.raises(HTTPError, match="404"):
+            get(f"{url}/dashboard")
+
+
+def test_where_there_is_no_live_page(registry: CollectorRegistry) -> None:
+    """Without the families of language models, or if it is not wanted, the path is as others."""
+    with serve_metrics(0, registry=registry) as server:
+        assert get(server.url.replace("metrics", "dashboard"))[1].startswith(b"# HELP jobs_total")
+    with serve_metrics(0, dashboard=None) as server:
+        assert b"python_info{" in get(server.url.replace("metrics", "dashboard"))[1]
+    with pytest.raises(ValueError, match="path is 'charts'; it must begin with '/'"):
+        serve_metrics(0, dashboard="charts")
+    with pytest.raises(ValueError, match='path is "/dashboard"; another page is there'):
+        serve_metrics(0, path="/dashboard")
+
+
+def test_start_http_server_has_the_live_page() -> None:
+    """Under the name that `prometheus_client` has for it, too."""
+    server, thread = start_http_server(0, "127.0.0.1")
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/dashboard"
+        assert get(url)[1] == dashboard_page()[2]
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def test_the_page_in_both_formats(server: MetricsServer) -> None:

@@ -109,6 +109,25 @@ def test_view_shows_every_figure():
     assert row(lines, "GPU 0")[:3] == ["GPU 0", "73 %", "2.0 GiB in use"]
 
 
+def test_view_shows_an_engine():
+    """Its queue by class, late tokens and prefix cache have rows where the page has them."""
+    text = (
+        'ryot_engine_queued_sessions{{model="m",class="interactive"}} 2\n'
+        'ryot_engine_queued_sessions{{model="m",class="background"}} 1\n'
+        'ryot_engine_slo_violations_total{{model="m",slo="tbt",class="interactive"}} {0}\n'
+        'ryot_engine_prefix_cache_queries_total{{model="m"}} {0}00\n'
+        'ryot_engine_prefix_cache_hits_total{{model="m"}} {0}0\n'
+        'ryot_engine_prefix_cache_resident_bytes{{model="m",location="host"}} 2048\n'
+    ).format
+    reader = reader_of([page(0) + text(1), page(80) + text(9)])
+    lines = shown([reader.read() for _ in range(2)])
+    assert row(lines, "engine queue")[:3] == ["engine queue", "3", "2 interactive, 1 background"]
+    assert row(lines, "late tokens/s")[:3] == ["late tokens/s", "4", "4 tbt"]
+    assert row(lines, "prefix cache")[:3] == ["prefix cache", "10 %", "2.0 KiB host"]
+    without = shown([reader.read() for reader in [reader_of([page(0), page(8)])] for _ in "ab"])
+    assert not [line for line in without if line.startswith(("engine", "late", "prefix"))]
+
+
 def test_view_shows_a_problem():
     """With the service down there is the reason, and no old number."""
     reader = reader_of([page(0), page(80), ConnectionRefusedError("refused")])

@@ -55,7 +55,8 @@ def start_http_server(
 
     The arguments are those of `start_wsgi_server`, which serves in its place where one of
     `client_capath`, `protocol` and the TLS versions is given, or a registry that is not this
-    package's or restricted. `ryot_metrics.scrape.serve_metrics` can do more.
+    package's or restricted. The native thread has the live page of charts too, at `/dashboard`.
+    `ryot_metrics.scrape.serve_metrics` can do more.
 
     Returns:
         The server, whose `shutdown()` and `server_close()` end it, and a thread that ends with it.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["make_dashboard_app", "make_dashboard_wsgi_app", "mount_dashboard"]
+__all__ = ["dashboard_page", "make_dashboard_app", "make_dashboard_wsgi_app", "mount_dashboard"]
 
 DEFAULT_INTERVAL = 2.0
 INTERVAL_MIN = 0.1
@@ -74,12 +74,42 @@ def mount_dashboard(
     """
     from starlette.routing import Route
 
+    page = make_dashboard_app(_relative(path, metrics_path), interval=interval)
+    app.router.routes.append(Route(path, page, include_in_schema=False))
+
+
+def dashboard_page(
+    path: str = "/dashboard",
+    metrics_path: str = "/metrics",
+    *,
+    interval: float = DEFAULT_INTERVAL,
+) -> tuple[str, list[tuple[str, str]], bytes]:
+    """The live page as a file, for a server that knows no apps.
+
+    Args:
+        path: The path of the live page.
+        metrics_path: The path of the metrics page, on the same server.
+        interval: Seconds from one reading of the metrics to the next, 0.1 to 60.
+
+    Returns:
+        The path, the headers of the answer, and its body.
+
+    Raises:
+        ValueError: If a path does not begin with `/`, or `interval` is out of its range.
+
+    Example:
+        >>> path, headers, body = dashboard_page()
+        >>> path, body[:15]
+        ('/dashboard', b'<!doctype html>')
+    """
+    return (path, *_page(_relative(path, metrics_path), interval))
+
+
+def _relative(path: str, metrics_path: str) -> str:
     for name, value in (("path", path), ("metrics_path", metrics_path)):
         if not value.startswith("/"):
             raise ValueError(f"{name} is {value!r}; it must begin with '/'")
-    relative = posixpath.relpath(metrics_path, posixpath.join("/", path, ".."))
-    page = make_dashboard_app(relative, interval=interval)
-    app.router.routes.append(Route(path, page, include_in_schema=False))
+    return posixpath.relpath(metrics_path, posixpath.join("/", path, ".."))
 
 
 def make_dashboard_app(

@@ -42,6 +42,16 @@ function level(name) {
   return (from, to, model) => pages.level(to, name, { model });
 }
 
+/** Series of a gauge, one for each of these groups. */
+function levels(name, groups) {
+  return () =>
+    Object.entries(groups).map(([group, color]) => ({
+      name: group,
+      color,
+      at: (from, to, model) => pages.level(to, name, { group, model }),
+    }));
+}
+
 /** Series of a gauge, one for each device. */
 function devices(name) {
   return () =>
@@ -55,8 +65,13 @@ function devices(name) {
 const STATUSES = { success: "c1", error: "c2", timeout: "c4", cancelled: "c5", partial: "c3" };
 const BATCH = "ryot_batch_size_distribution";
 const KV_HITS = ratio("ryot_kv_cache_hits_total", "ryot_kv_cache_queries_total");
+const PREFIX_QUERIES = "ryot_engine_prefix_cache_queries_total";
+const PREFIX_HITS = ratio("ryot_engine_prefix_cache_hits_total", PREFIX_QUERIES);
 
-/** The charts; one with `optional` is hidden on a page that lacks this sample. */
+/**
+ * The charts; one with `optional` is hidden on a page that lacks this sample. One of an `engine` of
+ * this package is not missed where there is none.
+ */
 const CARDS = [
   { title: "Time to first token", unit: "seconds", note: "From queued to the first token",
     series: quantiles("ryot_ttft_latency_seconds") },
@@ -86,6 +101,18 @@ const CARDS = [
   { title: "KV cache size", unit: "bytes", note: "Memory of the key-value cache",
     optional: "ryot_kv_cache_size_bytes",
     series: () => [{ name: "size", color: "c1", at: level("ryot_kv_cache_size_bytes") }] },
+  { title: "Engine queue", unit: "count", note: "Requests that wait for a place, by class",
+    engine: true, optional: "ryot_engine_queued_sessions",
+    series: levels("ryot_engine_queued_sessions", { interactive: "c1", background: "c2" }) },
+  { title: "Late tokens", unit: "rate", note: "Later than promised a second, by promise",
+    engine: true, optional: "ryot_engine_slo_violations_total",
+    series: rates("ryot_engine_slo_violations_total", { ttft: "c2", tbt: "c4" }) },
+  { title: "Prefix cache hits", unit: "percent", note: "Share of prompt tokens the engine had",
+    engine: true, optional: PREFIX_QUERIES,
+    series: () => [{ name: "hits", color: "c1", at: (...range) => 100 * PREFIX_HITS(...range) }] },
+  { title: "Prefix cache size", unit: "bytes", note: "Prefixes that no request uses, by place",
+    engine: true, optional: "ryot_engine_prefix_cache_resident_bytes",
+    series: levels("ryot_engine_prefix_cache_resident_bytes", { device: "c1", host: "c3" }) },
   { title: "GPU memory", unit: "bytes", note: "In use, by device",
     optional: "ryot_gpu_memory_usage_bytes", series: devices("ryot_gpu_memory_usage_bytes") },
   { title: "GPU utilisation", unit: "percent", note: "Share of time with work, by device",
@@ -160,9 +187,10 @@ function draw() {
   };
   const absent = [];
   charts.forEach((chart, index) => {
-    const { title, optional, series } = CARDS[index];
+    const { title, engine, optional, series } = CARDS[index];
     chart.root.hidden = optional !== undefined && !pages.columns.has(optional);
-    if (chart.root.hidden) return absent.push(title);
+    if (chart.root.hidden && !engine) absent.push(title);
+    if (chart.root.hidden) return;
     const drawn = series().map(({ name, color, at }) => ({
       name,
       color,

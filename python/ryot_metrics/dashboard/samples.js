@@ -20,6 +20,11 @@ const SAMPLES = {
   ryot_kv_cache_queries_total: "",
   ryot_kv_cache_hits_total: "",
   ryot_kv_cache_size_bytes: "",
+  ryot_engine_queued_sessions: "class",
+  ryot_engine_slo_violations_total: "slo",
+  ryot_engine_prefix_cache_queries_total: "",
+  ryot_engine_prefix_cache_hits_total: "",
+  ryot_engine_prefix_cache_resident_bytes: "location",
   ryot_gpu_memory_usage_bytes: "device_id",
   ryot_gpu_utilization_percent: "device_id",
 };

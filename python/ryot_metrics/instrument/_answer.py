@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ryot_metrics.instrument._call import Call, Reader
-from ryot_metrics.usage import field, tokens_of_item, usage_of
+from ryot_metrics.usage import field, is_truncated, tokens_of_item, usage_of
 
 ROUTES = ("/chat/completions", "/completions", "/embeddings", "/responses")
 """The ends of the paths whose calls are measured."""
@@ -41,6 +41,7 @@ def read_usage(call: Call, answer: Any) -> None:
 def read_answer(call: Call, answer: Any) -> None:
     """Reads a whole answer."""
     read_usage(call, answer)
+    call.truncated = is_truncated(answer)
     if field(answer, "status") == "failed":
         call.end("error", "inference_error")
 
@@ -52,6 +53,7 @@ def read_chunk(call: Call, chunk: Any) -> None:
         call.token()
     if any(field(choice, "finish_reason") for choice in choices or ()):
         call.complete = True
+        call.truncated |= is_truncated(chunk)
     if field(chunk, "usage") is not None:
         read_usage(call, chunk)
     elif not choices and field(chunk, "error"):

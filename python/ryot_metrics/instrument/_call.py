@@ -46,6 +46,7 @@ class Call:
         endpoint: As given.
         complete: The answer has come to its end, though its stream may go on.
         tokens: Tokens of the completion that were seen to come.
+        truncated: The answer ended at its limit of tokens.
     """
 
     def __init__(self, model: str, endpoint: str, mode: str, batch_size: int = 0) -> None:
@@ -61,6 +62,7 @@ class Call:
         self.endpoint = endpoint
         self.complete = False
         self.tokens = 0
+        self.truncated = False
 
     def __enter__(self) -> None:
         self._request.resumed()
@@ -115,6 +117,8 @@ class Call:
         self._ended = True
         if self._completion is not None:
             self._request.set_token_count(self._completion)
+        if self.truncated:
+            self._request.set_truncated(True)
         end(self._request, status, error_type, severity)
 
     def abandon(self) -> None:

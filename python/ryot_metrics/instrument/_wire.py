@@ -2,7 +2,8 @@
 
 Of a stream of server-sent events only the lines `data:` are looked at. Their JSON is parsed until
 the first token has come and where an end, an error or a usage stands in it; each other line is one
-token, unparsed. Of any other answer the last bytes are kept, where the usage stands.
+token, unparsed. Of any other answer the last bytes are kept, where the usage stands, and why the
+answer ended.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from ryot_metrics.instrument._call import Call
 TAIL_BYTES = 65_536
 """How much of the end of an answer is searched for its usage."""
 
+_TRUNCATED = re.compile(
+    rb'"finish_reason"\s*:\s*"length"'
+    rb'|"incomplete_details"\s*:\s*\{\s*"reason"\s*:\s*"max_output_tokens"'
+)
 _NOTABLE = re.compile(rb'"(?:usage|error|finish_reason)"\s*:\s*[^\sn]')
 
 
@@ -71,7 +76,7 @@ class Events:
 
 
 class Tail:
-    """Keeps the end of an answer and finds its usage there.
+    """Keeps the end of an answer and finds its usage there, and whether it was cut off.
 
     Args:
         call: What is told.
@@ -86,8 +91,9 @@ class Tail:
         self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def close(self) -> None:
-        """Reads the usage, without parsing the rest."""
-        # In a string of the answer these quotes would be escaped, so this is a key.
+        """Reads them, without parsing the rest."""
+        # In a string of the answer these quotes would be escaped, so these are keys.
+        self._call.truncated = _TRUNCATED.search(self._tail) is not None
         start = self._tail.rfind(b'"usage"')
         if start >= 0:
             text = self._tail[start + 7 :].decode(errors="replace").lstrip(" \t\r\n:")

@@ -93,6 +93,10 @@ VIEWS = {
     "mean": View(
         lambda family, by, where: [(promql.mean(family.name, by, WINDOW, where), _legend(by))]
     ),
+    "hit_ratio": View(
+        lambda family, by, where: [(promql.hit_ratio(family.name, by, WINDOW, where), _legend(by))],
+        unit="percentunit",
+    ),
     **{operator: View(_gauge(operator)) for operator in ("sum", "avg", "min", "max")},
     "rate_now": View(_rate("rate"), "stat", size=NOW),
     "sum_now": View(_gauge("sum"), "stat", size=NOW),

@@ -114,33 +114,67 @@ SERVICE: tuple[Section, ...] = (
     ),
 )
 
+QUEUED = "ryot_engine_queued_sessions"
+SLO_VIOLATIONS = "ryot_engine_slo_violations_total"
+PREFIX_HITS = "ryot_engine_prefix_cache_hits_total"
+
+_ENGINE: tuple[Section, ...] = (
+    (
+        "Scheduling",
+        (
+            Panel(BATCH, "mean", "model", "Mean batch size"),
+            Panel(BATCH, "heatmap", "", "Batch sizes"),
+            Panel("ryot_batches_processed_total", "rate", "model", "Steps per second"),
+            Panel(TOKENS, "rate", "model, token_type", "Tokens per second"),
+            Panel("ryot_engine_budget_tokens", "avg", "model, kind", "Tokens a step: budget, used"),
+            Panel(ACTIVE, "sum", "model", "Active requests"),
+        ),
+    ),
+    (
+        "Queue",
+        (
+            Panel(QUEUED, "sum", "model, class", "Waiting by class"),
+            Panel(QUEUE_WAIT, "quantiles", "model", "Queue wait"),
+            Panel("ryot_engine_preemptions_total", "rate", "model", "Preemptions per second"),
+            Panel(QUEUE, "sum", "model, priority_level", "Queue depth"),
+        ),
+    ),
+    (
+        "Promises",
+        (
+            Panel(SLO_VIOLATIONS, "rate", "model, slo, class", "Late tokens per second"),
+            Panel(SLO_VIOLATIONS, "increase", "slo", "Late tokens"),
+            Panel(TTFT, "quantiles", "model", "TTFT"),
+            Panel(INTER_TOKEN, "quantiles", "model", "Inter-token latency"),
+        ),
+    ),
+    (
+        "Prefix cache",
+        (
+            Panel(PREFIX_HITS, "hit_ratio", "model", "Prompt tokens found"),
+            Panel(PREFIX_HITS, "rate", "model", "Prompt tokens spared per second"),
+            Panel(
+                "ryot_engine_prefix_cache_resident_bytes", "sum", "model, location", "Kept prefixes"
+            ),
+            Panel("ryot_engine_prefix_cache_evictions_total", "rate", "model", "Evictions"),
+        ),
+    ),
+)
 _BY_TYPE = {"counter": "rate", "histogram": "quantiles", "gauge": "avg"}
 ENGINE_PREFIX = "ryot_engine_"
 
 
 def engine() -> tuple[Section, ...]:
-    """The engine's sections: its scheduling, and a panel for each family of its own."""
+    """The engine's sections, and a panel for each family of its own that they leave out."""
+    shown = {panel.family for _, panels in _ENGINE for panel in panels if isinstance(panel, Panel)}
     own = tuple(
         Panel(family.name, _BY_TYPE[family.type], ", ".join(family.labels), _title(family.name))
         for family in catalogue.families()
-        if family.name.startswith(ENGINE_PREFIX) and family.type in _BY_TYPE
+        if family.name.startswith(ENGINE_PREFIX)
+        and family.type in _BY_TYPE
+        and family.name not in shown
     )
-    return (
-        (
-            "Scheduling",
-            (
-                Panel(BATCH, "mean", "model", "Mean batch size"),
-                Panel(BATCH, "heatmap", "", "Batch sizes"),
-                Panel("ryot_batches_processed_total", "rate", "model", "Steps per second"),
-                Panel(TOKENS, "rate", "model, token_type", "Tokens per second"),
-                Panel(ACTIVE, "sum", "model", "Active requests"),
-                Panel(QUEUE, "sum", "model, priority_level", "Queue depth"),
-                Panel(QUEUE_WAIT, "quantiles", "model", "Queue wait"),
-                Panel(INTER_TOKEN, "quantiles", "model", "Inter-token latency"),
-            ),
-        ),
-        ("Engine", own),
-    )
+    return (*_ENGINE, ("Engine", own))
 
 
 def _title(name: str) -> str:

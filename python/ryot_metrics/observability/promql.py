@@ -61,6 +61,17 @@ def mean(histogram: str, by: str = "model", window: str = "5m", where: str = "")
     return f"{total} / {count}"
 
 
+def hit_ratio(hits: str, by: str = "model", window: str = "5m", where: str = "") -> str:
+    """The share of lookups that hit, by the counter of hits; that of lookups says `queries`.
+
+    Example:
+        >>> hit_ratio("ryot_kv_cache_hits_total", by="", window="1m")
+        'sum(rate(ryot_kv_cache_hits_total[1m])) / sum(rate(ryot_kv_cache_queries_total[1m]))'
+    """
+    queries = hits.replace("_hits_", "_queries_")
+    return f"{rate(hits, by, window, where)} / {rate(queries, by, window, where)}"
+
+
 def failed_ratio(by: str = "model", window: str = "5m", where: str = "") -> str:
     """The share of requests that failed, 0 where none has; cancelled ones are left out of both."""
 

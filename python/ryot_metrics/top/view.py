@@ -12,10 +12,13 @@ with serve_extra("the terminal view"):
     from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
     from ryot_metrics.live import Figures, Gpu, Quantiles
     from ryot_metrics.top.reader import Reading
+
+    _Row: TypeAlias = tuple[str, str, str, Callable[[Figures], float | None]]
 
 WIDTH = 40
 """Looks that a sparkline shows."""
@@ -78,14 +81,46 @@ def _times(history: Sequence[Figures | None], now: Figures) -> Table:
     return table
 
 
+def _engine(now: Figures) -> list[_Row]:
+    """What only an engine of this package has."""
+    rows: list[_Row] = []
+    if queue := now.engine_queue:
+        note = _parts(queue, number)
+        rows.append(("engine queue", number(sum(queue.values())), note, _engine_queue))
+    if late := now.late_tokens_per_second:
+        rows.append(("late tokens/s", number(sum(late.values())), _parts(late, number), _late))
+    if cache := now.prefix_cache:
+        parts = {"device": cache.device_bytes, "host": cache.host_bytes}
+        hits = None if cache.hit_ratio is None else 100 * cache.hit_ratio
+        rows.append(("prefix cache", percent(hits), _parts(parts, size), _prefix_hits))
+    return rows
+
+
+def _parts(values: Mapping[str, float | None], shown: Callable[[float], str]) -> str:
+    return ", ".join(f"{shown(value)} {name}" for name, value in values.items() if value)
+
+
+def _engine_queue(figures: Figures) -> float | None:
+    return sum(figures.engine_queue.values()) if figures.engine_queue else None
+
+
+def _late(figures: Figures) -> float | None:
+    late = figures.late_tokens_per_second
+    return sum(late.values()) if late else None
+
+
+def _prefix_hits(figures: Figures) -> float | None:
+    return figures.prefix_cache.hit_ratio if figures.prefix_cache else None
+
+
 def _levels(history: Sequence[Figures | None], now: Figures) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(width=16)
     table.add_column(justify="right", width=10)
-    table.add_column(width=22, no_wrap=True)
+    table.add_column(width=28, no_wrap=True)
     table.add_column(no_wrap=True)
     statuses = [f"{rate:.1f} {status}" for status, rate in now.requests_per_second.items() if rate]
-    rows: list[tuple[str, str, str, Callable[[Figures], float | None]]] = [
+    rows: list[_Row] = [
         ("tokens/s", number(now.tokens_per_second), "", lambda it: it.tokens_per_second),
         ("requests/s", number(_requests(now)), ", ".join(statuses), _requests),
         ("active", number(now.active), "", lambda it: it.active),
@@ -93,6 +128,7 @@ def _levels(history: Sequence[Figures | None], now: Figures) -> Table:
         ("batch size", number(now.batch_size_mean), "mean", lambda it: it.batch_size_mean),
         ("KV cache", *_kv_cache(now), lambda it: it.kv_cache_usage or it.kv_cache_bytes),
     ]
+    rows += _engine(now)
     for title, shown, note, pick in rows:
         table.add_row(title, shown, note, _history(history, pick))
     for device, gpu in now.gpus.items():

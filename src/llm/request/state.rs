@@ -4,6 +4,7 @@ use crate::clock::Nanos;
 use crate::llm::labels::Priority;
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each may be so without the others
 pub(super) struct State {
     /// When the production of the next token began: the last token, or the last resumption.
     pub(super) since: Nanos,
@@ -17,6 +18,8 @@ pub(super) struct State {
     pub(super) tokens: u64,
     /// The tokens that there were when production last went on.
     pub(super) tokens_before: u64,
+    /// Tokens that an engine streamed into this request, and that no item has brought yet.
+    pub(super) ahead: u64,
     /// Tokens that the counter has; `tokens` can be set back, a counter cannot.
     pub(super) tokens_counted: u64,
     /// The tokens of the completion are known, be it 0.

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Class, Event, FinishReason, Observer, Origin};
-use crate::llm::{EngineObserver, Settings};
+use crate::llm::{Buckets, EngineObserver, Settings};
 use crate::metrics::{Exposition, Format, Registry, Selection, encode, encode_bytes};
 
 const MS: Nanos = 1_000_000;
@@ -111,6 +111,52 @@ fn every_outcome_counts_once_under_its_status() {
             assert!(errors[0].contains(&format!("error_type=\"{error_type}\"")));
         }
     }
+}
+
+/// An engine has counted tokens before the consumer of its stream asks for them.
+#[test]
+fn what_an_engine_counted_is_not_counted_again_when_it_is_taken() {
+    let bench = Bench::new();
+    let outer = bench.begin(Mode::Streaming);
+    let part = outer.part(); // a decorated generator around the engine's stream
+    let engine = Start {
+        model: "engine",
+        mode: Mode::Streaming,
+        parent: Some(part.clone()),
+        ..Start::default()
+    };
+    let engine = bench.recorder.begin(engine);
+    part.resumed(0);
+    engine.tokens(MS, 1);
+    part.produced(MS, 1);
+    engine.tokens(2 * MS, 2); // in the consumer's time
+    for _ in 0..2 {
+        part.resumed(3 * MS);
+        part.produced(3 * MS, 1);
+    }
+    assert_eq!((part.token_count(), outer.token_count()), (3, 3));
+    part.resumed(3 * MS);
+    part.produced(4 * MS, 1); // the generator's own, after the engine's
+    assert_eq!((part.token_count(), outer.token_count()), (4, 4));
+}
+
+/// What is stored together cannot be told apart; the catalogue's page has all of them.
+#[test]
+fn native_durations_have_no_type_of_error() {
+    let mut settings = Settings::default();
+    let name = Name::Latency.row().name;
+    settings.buckets = vec![(name.to_owned(), Buckets::Native(1.1))];
+    let registry = Registry::default();
+    let clock = Arc::new(ManualClock::default());
+    let recorder = Arc::new(Recorder::new(&registry, clock.clone(), &settings).unwrap());
+    let bench = Bench { registry, clock, recorder };
+    for status in [Status::Success, Status::Timeout] {
+        bench.begin(Mode::Standard).finish(0, End { status, ..End::success(0) });
+    }
+    let counts = bench.lines_in("otel", "gen_ai_server_request_duration_seconds_count");
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert!(counts[0].ends_with(" 2.0") && !counts[0].contains("error_type"), "{counts:?}");
+    assert!(bench.lines("ryot_inference_latency_seconds_count")[0].ends_with(" 2.0"));
 }
 
 /// The page of vLLM's names tells them apart; the catalogue's has one success each.

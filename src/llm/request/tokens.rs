@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Request, State};
 use crate::clock::{Nanos, seconds_between};
+use crate::event::Mode;
 use crate::llm::catalogue::Name;
 use crate::metrics::Series;
 
@@ -30,10 +31,13 @@ impl Request {
     }
 
     /// Production has given an item of `count` tokens and pauses: it is timed as such, unless
-    /// its tokens were counted since production went on.
+    /// its tokens were counted since production went on. An engine may have counted them long
+    /// before: it does not wait for who takes its stream.
     pub fn produced(&self, at: Nanos, count: u64) {
         let mut state = self.state.lock();
-        if state.tokens == state.tokens_before {
+        if state.ahead > 0 {
+            state.ahead = state.ahead.saturating_sub(count);
+        } else if state.tokens == state.tokens_before {
             self.add_timed(&mut state, at, count);
         }
     }
@@ -66,12 +70,13 @@ impl Request {
             let gap = if first { 0.0 } else { gap / gaps as f64 };
             self.observe_inter_token(gap, gaps);
         }
-        self.add_to(state, Some(at), count, self.batch_size());
+        let streamed = self.mode() == Mode::Streaming;
+        self.add_to(state, Some(at), count, self.batch_size(), streamed);
     }
 
     /// Adds tokens without timing them.
     pub fn add_tokens(&self, count: u64) {
-        self.add_to(&mut self.state.lock(), None, count, self.whole().batch_size());
+        self.add_to(&mut self.state.lock(), None, count, self.whole().batch_size(), false);
     }
 
     /// The completion has this many tokens in all; saying it twice counts it once. Those of its
@@ -107,13 +112,22 @@ impl Request {
         self.recorder.drop_value(Name::TokensGenerated, why);
     }
 
-    /// Counts tokens that were produced `at`; None: now.
-    fn add_to(&self, state: &mut State, at: Option<Nanos>, count: u64, batch_size: usize) {
+    /// Counts tokens that were produced `at`; None: now. Those of a stream are ahead of the items
+    /// of what it is part of.
+    fn add_to(
+        &self,
+        state: &mut State,
+        at: Option<Nanos>,
+        count: u64,
+        batch_size: usize,
+        streamed: bool,
+    ) {
         state.add(count);
         if let Some(parent) = &self.parent {
             let mut outer = parent.state.lock();
             outer.parts_tokens += count;
-            parent.add_to(&mut outer, at, count, batch_size);
+            outer.ahead += if streamed { count } else { 0 };
+            parent.add_to(&mut outer, at, count, batch_size, streamed);
         } else {
             self.count_new_tokens(state, at, batch_size);
         }
