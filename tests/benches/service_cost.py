@@ -4,8 +4,11 @@ An ASGI service answers each request with 50 tokens, one piece of the body each,
 generator that computes a while for each token, as a tokenizer and a sampler do, and lets other
 requests run; so many clients at once wait for an answer and ask again. The work is chosen at the
 start so that the bare service has about 500 requests a second on one core. Then the same with the
-decorator on the generator, with the middleware around the app, and with both. Variants take turns;
-each turn is measured in CPU time of the thread against the bare turn of its round.
+decorator on the generator, with the middleware around the app, and with both. Two more show what no
+decorator can save: an async generator that passes another one on and does nothing else, and the
+same with a context variable that is set for each step and reset, by which nested requests are
+found. Variants take turns; each turn is measured in CPU time of the thread against the bare turn of
+its round.
 
 Run: python tests/benches/service_cost.py [--rounds 15] [--requests 200]
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextvars
 import json
 import statistics
 from collections.abc import AsyncIterator, Callable
@@ -73,6 +77,26 @@ def app_of(loops: int, decorate: Callable[[Any], Any]) -> Any:
     return app
 
 
+def relayed(function: Callable[[], Any], scope: contextvars.ContextVar[Any] | None = None) -> Any:
+    """An async generator function that passes each step on; the variable is set for the step."""
+
+    async def relay() -> AsyncIterator[bytes]:
+        stream = function()
+        step, value = stream.asend, None
+        while True:
+            token = None if scope is None else scope.set(stream)
+            try:
+                item = await step(value)
+            except StopAsyncIteration:
+                return
+            finally:
+                if scope is not None and token is not None:
+                    scope.reset(token)
+            value = yield item
+
+    return relay
+
+
 def turn(app: Any, requests: int) -> float:
     """The CPU seconds of a request, with so many clients at once."""
 
@@ -114,8 +138,11 @@ def main() -> None:
     loops = fitting(options.requests)
     track = track_token_generation(model="gpt4", endpoint="/v1/chat/completions")
     bare, decorated = app_of(loops, lambda function: function), app_of(loops, track)
+    scope: contextvars.ContextVar[Any] = contextvars.ContextVar("scope", default=None)
     apps = {
         "bare": bare,
+        "floor: a generator around it": app_of(loops, relayed),
+        "floor: and a context variable": app_of(loops, lambda stream: relayed(stream, scope)),
         "decorator": decorated,
         "middleware": InferenceMiddleware(bare),
         "both": InferenceMiddleware(decorated),
