@@ -15,6 +15,7 @@ mod gpu;
 mod kv_cache;
 mod labels;
 mod listen;
+pub mod pipeline;
 mod profile;
 mod rates;
 mod recorder;
