@@ -1,7 +1,7 @@
 """Statistics of services whose requests pass several stages, in one process or in several.
 
-`PipelineStats` has the tables; a process that only runs a stage has `PipelineEvents`, whose lines go
-to the tables along with the stage's output. Both have the same calls, and context managers over
+`PipelineStats` has the tables; a process that only runs a stage has `PipelineEvents`, whose lines
+go to the tables along with the stage's output. Both have the same calls, and context managers over
 them. A call never raises: what cannot be taken is dropped, counted and logged.
 
 Example:
@@ -269,6 +269,7 @@ class PipelineStats(_Blocks):
         max_open: int = 10_000,
         record: bool = True,
     ) -> PipelineStats:
+        """Makes it as the class says."""
         return super().__new__(
             cls, list(stages), model=model, recent=recent, max_open=max_open, record=record
         )
@@ -318,6 +319,7 @@ class PipelineEvents(_Blocks):
     """
 
     def __new__(cls, *, max_buffered: int = 100_000) -> PipelineEvents:
+        """Makes it as the class says."""
         return super().__new__(cls, None, max_buffered=max_buffered)
 
     def to_wire(self, request_id: str | None = None) -> str:

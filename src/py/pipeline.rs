@@ -1,5 +1,7 @@
 //! Events of pipelines, from Python: into tables, or into a buffer that is sent to another process.
 
+#![allow(clippy::needless_pass_by_value)] // arguments of Python are extracted by value
+
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
@@ -9,11 +11,12 @@ use pyo3::prelude::*;
 use super::facts::Text;
 use super::globals;
 use crate::clock::{Clock, MonotonicClock, Nanos};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::llm::Recorder;
 use crate::llm::pipeline::{
-    Ended, Event, Kind, Limits, NUMBER_LIMIT, OUTBOX_LIMIT, Outbox, Outcome, Pipeline,
-    PipelineObserver, Refused, StageRow, TransferRow, Work, clock_of,
+    Ended, Event, Kind, Limits, NUMBER_LIMIT, OPEN_LIMIT, OUTBOX_LIMIT, OUTBOX_LIMIT_MAX, Outbox,
+    Outcome, Pipeline, PipelineObserver, RECENT_LIMIT, Refused, StageRow, TransferRow, Work,
+    clock_of,
 };
 
 /// Characters that are shown of what was said instead of a number.
@@ -51,9 +54,10 @@ fn whole(name: &str, given: Option<Whole>, default: u64) -> std::result::Result<
     }
 }
 
-/// A limit, which the core checks; what has a sign is as wrong as 0.
-fn limit(value: i64) -> usize {
-    usize::try_from(value).unwrap_or(0)
+/// A limit without a sign; how great it may be is the core's to say.
+fn limit(name: &str, value: i64, most: usize) -> Result<usize> {
+    usize::try_from(value)
+        .map_err(|_| Error::InvalidArgument(format!("{name} is {value}; it must be 1 to {most}")))
 }
 
 /// This machine, as the number of its monotonic clock since its last start.
@@ -87,7 +91,7 @@ fn source() -> u64 {
 /// Where events go.
 #[derive(Debug)]
 enum Sink {
-    Tables(PipelineObserver),
+    Tables(Box<PipelineObserver>),
     Buffer(Mutex<(u32, Outbox)>),
 }
 
@@ -192,13 +196,19 @@ impl PyPipeline {
         let usual = Arc::ptr_eq(&recorder, globals::usual());
         let make = || -> Result<Sink> {
             let Some(stages) = stages else {
-                let outbox = Outbox::new(source(), limit(max_buffered))?;
+                let outbox =
+                    Outbox::new(source(), limit("max_buffered", max_buffered, OUTBOX_LIMIT_MAX)?)?;
                 return Ok(Sink::Buffer(Mutex::new((std::process::id(), outbox))));
             };
-            let pipeline =
-                Pipeline::new(&stages, Limits { recent: limit(recent), open: limit(max_open) })?;
+            let pipeline = Pipeline::new(
+                &stages,
+                Limits {
+                    recent: limit("recent", recent, RECENT_LIMIT)?,
+                    open: limit("max_open", max_open, OPEN_LIMIT)?,
+                },
+            )?;
             let observer = PipelineObserver::new(recorder.clone(), &model, pipeline, record);
-            Ok(Sink::Tables(observer))
+            Ok(Sink::Tables(Box::new(observer)))
         };
         let sink = make()?;
         let offset = if usual { offset(py)? } else { 0 };

@@ -35,7 +35,7 @@ struct Moment {
 #[derive(Debug)]
 struct Visit {
     stage: Box<str>,
-    visit: u64,
+    number: u64,
     began: Option<Moment>,
     done: Option<(Moment, Work)>,
 }
@@ -185,13 +185,13 @@ impl Open {
     }
 
     fn visit(&mut self, stage: &str, visit: u64) -> Result<&mut Visit, Refused> {
-        let same = |it: &Visit| it.visit == visit && *it.stage == *stage;
+        let same = |it: &Visit| it.number == visit && *it.stage == *stage;
         let index = self.visits.iter().position(same).unwrap_or(self.visits.len());
         if index == VISITS_LIMIT {
             return Err(self.full("visits of stages", VISITS_LIMIT));
         }
         if index == self.visits.len() {
-            self.visits.push(Visit { stage: stage.into(), visit, began: None, done: None });
+            self.visits.push(Visit { stage: stage.into(), number: visit, began: None, done: None });
         }
         Ok(&mut self.visits[index])
     }
@@ -220,7 +220,7 @@ impl Open {
         rank: impl Fn(&str) -> usize,
     ) -> (Ended, Vec<Box<str>>) {
         let (mut stages, mut incomplete) = (Vec::new(), Vec::new());
-        for Visit { stage, visit, began, done } in self.visits {
+        for Visit { stage, number: visit, began, done } in self.visits {
             let (Some(began), Some((done, work))) = (began, done) else {
                 incomplete.push(stage);
                 continue;

@@ -67,7 +67,9 @@ impl Outbox {
                 other
             });
         } else {
-            self.events.drain(..).for_each(|event| write(&event));
+            for event in self.events.drain(..) {
+                write(&event);
+            }
         }
         lines
     }

@@ -79,7 +79,9 @@ impl PipelineObserver {
             Fact::Done => self.stage_at_work(event, -1.0),
             Fact::Noted => {}
             Fact::Ended { ended, running, incomplete } => {
-                incomplete.iter().for_each(|refused| self.drop(refused));
+                for refused in &incomplete {
+                    self.drop(refused);
+                }
                 self.left(&running);
                 if self.records {
                     self.ended(&ended);
@@ -132,8 +134,12 @@ impl PipelineObserver {
             self.of.series(Name::PipelineLatency).observe(latency);
             self.of.series(Name::PipelineTokens).add(ended.tokens() as f64);
         }
-        ended.stages.iter().for_each(|row| self.stage(row));
-        ended.transfers.iter().for_each(|row| self.transfer(row));
+        for row in &ended.stages {
+            self.stage(row);
+        }
+        for row in &ended.transfers {
+            self.transfer(row);
+        }
     }
 
     fn stage(&self, row: &StageRow) {
