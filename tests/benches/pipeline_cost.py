@@ -1,10 +1,10 @@
 """What a pipeline's statistics cost: an event, and an engine's throughput with and without.
 
-An event is one of the eight of a request of two stages with a transfer, in CPU time, into the tables
-and the families, and into the buffer of a worker. The engine's requests are of the toy model, one
-after the other: turns with the statistics (the two ends of a request, a stage of its own and its
-figures, and the page's tables after each turn) and turns without alternate. Losing 3 % is what
-SGLang's statistics in its log took from it.
+An event is one of the eight of a request of two stages with a transfer, in CPU time, into the
+tables and the families, and into the buffer of a worker. The engine's requests are of the toy
+model, one after the other: turns with the statistics (the two ends of a request, a stage of its own
+and its figures, and the page's tables after each turn) and turns without alternate. Losing 3 % is
+what SGLang's statistics in its log took from it.
 
 Run: python tests/benches/pipeline_cost.py [--rounds 15] [--requests 200]
 """
