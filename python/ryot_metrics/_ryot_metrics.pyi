@@ -478,10 +478,10 @@ class PipelineCalls:
         cls,
         stages: list[str] | None = None,
         *,
-        model: str = "default",
+        model: str = ...,
         recent: int = 256,
         max_open: int = 10_000,
-        max_buffered: int = 100_000,
+        max_buffered: int = ...,
         record: bool = True,
     ) -> Self: ...
     @property
