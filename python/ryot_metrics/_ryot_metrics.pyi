@@ -37,6 +37,7 @@ __all__ = [
     "NativeStream",
     "NativeUdsServer",
     "OutOfMemoryError",
+    "PipelineCalls",
     "QueueFullError",
     "Request",
     "RyotError",
@@ -474,6 +475,65 @@ def set_prices(
     prompt: Sequence[tuple[int | None, int]],
     completion: Sequence[tuple[int | None, int]],
 ) -> None: ...
+
+@disjoint_base
+class PipelineCalls:
+    def __new__(
+        cls,
+        stages: list[str] | None = None,
+        *,
+        model: str = ...,
+        recent: int = 256,
+        max_open: int = 10_000,
+        max_buffered: int = ...,
+        record: bool = True,
+    ) -> Self: ...
+    @property
+    def open_requests(self) -> int: ...
+    def request_started(self, request_id: str, at: int | None = None) -> None: ...
+    def stage_started(
+        self, request_id: str, stage: str, *, visit: int | None = None, at: int | None = None
+    ) -> None: ...
+    def stage_finished(
+        self,
+        request_id: str,
+        stage: str,
+        *,
+        num_tokens_in: int | None = None,
+        num_tokens_out: int | None = None,
+        batch_id: int | None = None,
+        batch_size: int | None = None,
+        preprocess_ns: int | None = None,
+        visit: int | None = None,
+        at: int | None = None,
+    ) -> None: ...
+    def transfer_sent(
+        self,
+        request_id: str,
+        from_stage: str,
+        to_stage: str,
+        *,
+        size_bytes: int | None = None,
+        tx_ns: int | None = None,
+        at: int | None = None,
+    ) -> None: ...
+    def transfer_received(
+        self,
+        request_id: str,
+        from_stage: str,
+        to_stage: str,
+        *,
+        size_bytes: int | None = None,
+        rx_decode_ns: int | None = None,
+        in_flight_ns: int | None = None,
+        at: int | None = None,
+    ) -> None: ...
+    def request_finished(
+        self, request_id: str, reason: str | None = None, at: int | None = None
+    ) -> None: ...
+    def _feed(self, lines: str) -> int: ...
+    def _lines(self, request_id: str | None = None) -> str: ...
+    def _figures(self, reset: bool) -> tuple[Any, Any]: ...
 
 @final
 class Isolated:

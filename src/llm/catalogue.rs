@@ -98,6 +98,23 @@ const LOADING: &[f64] = &[0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 const BATCH_SIZE: &[f64] = &[1.0, 4.0, 8.0, 16.0, 32.0];
 const BATCH_TOKENS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
+/// Those of vLLM-Omni for stages: `SECONDS`, for what takes as long as a model, and `FAST`.
+const STAGE: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0];
+const STAGE_FAST: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+/// Those of vLLM-Omni for transfers: from 1 KiB to 256 MiB, each four times the one before.
+const TRANSFER_BYTES: &[f64] = &[
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+    268_435_456.0,
+];
 
 catalogue! {
     Requests: "ryot_inference_requests", Shape::Counter,
@@ -310,6 +327,46 @@ catalogue! {
     EngineIdleRatio: "ryot_engine_idle_ratio", Shape::Computed,
         ["model"],
         "Time in which the engine held a request and computed no step, over all since its start.";
+    PipelineRequests: "ryot_pipeline_requests", Shape::Counter,
+        ["model", "outcome"],
+        "Requests of a pipeline by how they ended: completed, or the reason of their failure.";
+    PipelineActive: "ryot_pipeline_active_requests", Shape::Gauge,
+        ["model"],
+        "Requests of a pipeline between started and finished.";
+    PipelineLatency: "ryot_pipeline_request_latency_seconds", Shape::Histogram(STAGE),
+        ["model"],
+        "Time of a request that completed, from started to finished.";
+    PipelineTokens: "ryot_pipeline_tokens", Shape::Counter,
+        ["model"],
+        "Tokens of requests that completed: into the first stage, and out of every stage.";
+    PipelineStageActive: "ryot_pipeline_stage_active_requests", Shape::Gauge,
+        ["model", "stage"],
+        "Requests that a stage works on, between its start and its end.";
+    PipelineStage: "ryot_pipeline_stage_seconds", Shape::Histogram(STAGE),
+        ["model", "stage"],
+        "Time of a request in a stage, from its start to its end, preprocessing included.";
+    PipelinePreprocess: "ryot_pipeline_stage_preprocess_seconds", Shape::Histogram(STAGE_FAST),
+        ["model", "stage"],
+        "Time of a request in a stage that was preprocessing.";
+    PipelineStageTokens: "ryot_pipeline_stage_tokens", Shape::Counter,
+        ["model", "stage", "token_type"],
+        "Tokens into a stage (prompt) and out of it (completion).";
+    PipelineBatchSize: "ryot_pipeline_stage_batch_size", Shape::Histogram(BATCH_SIZE),
+        ["model", "stage"],
+        "Requests in the batch in which a stage worked on a request.";
+    PipelineTransferSize: "ryot_pipeline_transfer_size_bytes", Shape::Histogram(TRANSFER_BYTES),
+        ["model", "from_stage", "to_stage"],
+        "What a request had transferred from one stage to another.";
+    PipelineTransferTx: "ryot_pipeline_transfer_tx_seconds", Shape::Histogram(STAGE_FAST),
+        ["model", "from_stage", "to_stage"],
+        "Time of sending what a request had transferred.";
+    PipelineTransferRx: "ryot_pipeline_transfer_rx_decode_seconds", Shape::Histogram(STAGE_FAST),
+        ["model", "from_stage", "to_stage"],
+        "Time of decoding what a request had transferred.";
+    PipelineTransferInFlight: "ryot_pipeline_transfer_in_flight_seconds",
+        Shape::Histogram(STAGE_FAST),
+        ["model", "from_stage", "to_stage"],
+        "Time of what a request had transferred between sending and decoding.";
     SystemInfo: "ryot_system", Shape::Info, [],
         "Facts about the system.";
     ModelInfo: "ryot_model", Shape::Info, [],

@@ -38,6 +38,7 @@ pub const LABEL_VALUES: &[(&str, &[&str])] = &[
     ("batch_size", BATCH_SIZES.split_at(1).1),
     ("dtype", DTYPES.split_at(1).1),
     ("error_type", &ERROR_TYPES),
+    ("outcome", &["completed", "client_abort", "client_disconnect", "stage_error", "unknown"]),
 ];
 
 /// How urgent a request is while it waits, as the label `priority_level`.
@@ -101,6 +102,7 @@ pub(super) fn known_values(label: &str) -> String {
 mod tests {
     use super::*;
     use crate::event::{Eviction, Mode, Slo};
+    use crate::llm::pipeline::Outcome;
     use crate::llm::{CATALOGUE, Status};
 
     #[test]
@@ -122,6 +124,7 @@ mod tests {
         assert_eq!(values("error_type")[0], "oom");
         assert!(ErrorKind::ALL.iter().all(|kind| is_value("severity", kind.severity())));
         assert_eq!(values("batch_size")[0], "1");
+        assert_eq!(values("outcome"), Outcome::ALL.map(Outcome::as_str));
     }
 
     #[test]

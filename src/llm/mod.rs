@@ -16,6 +16,7 @@ mod kv_cache;
 mod labels;
 mod listen;
 mod merged;
+pub mod pipeline;
 mod profile;
 mod rates;
 mod recorder;

@@ -33,6 +33,16 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Text {
     }
 }
 
+impl Text {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn into_cow(self) -> std::borrow::Cow<'static, str> {
+        self.0.into()
+    }
+}
+
 /// A prompt as text or as tokens.
 #[derive(FromPyObject)]
 pub(super) enum Prompt {

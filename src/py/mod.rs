@@ -19,6 +19,7 @@ mod gpu;
 mod handle;
 mod isolated;
 mod metric;
+mod pipeline;
 mod prompt;
 mod recent;
 mod registry;
@@ -74,6 +75,8 @@ mod _ryot_metrics {
     use super::metric::{Floor, PyCounter, PyEnum, PyGauge, PyHistogram, PyInfo, PySummary};
     #[pymodule_export]
     use super::metric::{disable_created_metrics, enable_created_metrics};
+    #[pymodule_export]
+    use super::pipeline::PyPipeline;
     #[pymodule_export]
     use super::registry::{PyRegistry, encode, negotiate};
     #[pymodule_export]

@@ -4,6 +4,7 @@ mod binding;
 mod embed;
 mod facts;
 mod gpu;
+mod pipeline;
 mod policy;
 mod scheduler;
 mod scorecard;

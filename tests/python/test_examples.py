@@ -48,6 +48,13 @@ def test_batch_engine():
     assert "48 tokens" in output
 
 
+def test_pipeline():
+    """The pipeline's example has three requests of two stages, whose tokens and bytes are shown."""
+    output = run("examples/pipeline.py")
+    assert "| e2e_requests                |" in output
+    assert output.count("[StageRequestStats") == output.count("[TransferEdgeStats") == 3
+
+
 @pytest.mark.asyncio
 async def test_fastapi_app():
     """The service's example streams, and shows the request on its page."""

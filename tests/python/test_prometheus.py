@@ -28,6 +28,7 @@ from ryot_metrics import (
     set_cost_model,
     system_info,
 )
+from ryot_metrics.pipeline import PipelineStats
 from ryot_metrics.scrape import serve_metrics
 from test_facts import CALLS
 
@@ -167,6 +168,9 @@ def full_registry():
     model_info.info({"models": "toy"})
     for (name, *arguments), _ in CALLS:
         getattr(ryot_metrics, name)(*arguments)
+    stats = PipelineStats(["draft", "rewrite"])
+    with stats.request("r") as r, r.stage("draft"), r.sending("draft", "rewrite"):
+        pass
     client.generate_latest()  # the next page tells how long this one took
     return client.REGISTRY
 

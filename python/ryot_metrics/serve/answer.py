@@ -82,7 +82,7 @@ class Answer:
         tools: Whether calls of tools are looked for.
         return_token_ids: Whether tokens are reported beside their text.
         on_close: Is told of an answer that is complete.
-        started: When the call came, in seconds of `time.perf_counter`.
+        started: When the call came, in nanoseconds of `time.monotonic_ns`.
         submitted: When all parts were with the engine.
         parts: One for each choice.
         lease: Keeps its model loaded.
@@ -96,8 +96,8 @@ class Answer:
     tools: bool = False
     return_token_ids: bool = False
     on_close: Callable[[Finished], None] | None = None
-    started: float = field(default_factory=time.perf_counter)
-    submitted: float | None = None
+    started: int = field(default_factory=time.monotonic_ns)
+    submitted: int | None = None
     parts: list[Part] = field(default_factory=list)
     lease: ExitStack = field(default_factory=ExitStack)
     created: int = field(default_factory=lambda: int(time.time()))
@@ -112,7 +112,7 @@ class Answer:
 
     def queued(self) -> None:
         """All parts are with the engine."""
-        self.submitted = time.perf_counter()
+        self.submitted = time.monotonic_ns()
 
     def close(self) -> None:
         """Stop the work that is still going on, and report an answer that is complete."""
@@ -123,13 +123,13 @@ class Answer:
         if complete and self.submitted is not None and self.on_close is not None:
             self.on_close(self._finished(self.submitted))
 
-    def _finished(self, submitted: float) -> Finished:
+    def _finished(self, submitted: int) -> Finished:
         usage = self.usage()
         return Finished(
             id=self.id,
             started=self.started,
             submitted=submitted,
-            finished=time.perf_counter(),
+            finished=time.monotonic_ns(),
             tokens_in=usage.prompt_tokens,
             tokens_out=usage.completion_tokens,
             batch_size=len(self.parts),

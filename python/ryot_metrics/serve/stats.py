@@ -9,19 +9,22 @@ Must not know HTTP or how answers are made.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from ryot_metrics.tables import Figure, table
+from ryot_metrics.pipeline import PipelineStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
+STAGE = "0"
+"""The one stage."""
 SHOWN_MAX = 32
-"""The most requests that have tables of their own each time; the overall figures count all."""
+"""The most requests that have tables of their own each time, the last ones; the overall figures
+count all."""
 
 
 class Finished(NamedTuple):
@@ -29,81 +32,21 @@ class Finished(NamedTuple):
 
     Attributes:
         id: Its name.
-        started: When it came, on a clock in seconds.
-        submitted: When its prompts were with the engine, on the same clock.
-        finished: When its last token was there, on the same clock.
+        started: When it came, in nanoseconds of `time.monotonic_ns`.
+        submitted: When its prompts were with the engine, on that clock.
+        finished: When its last token was there, on that clock.
         tokens_in: Tokens of its prompts.
         tokens_out: Tokens of its answers.
         batch_size: How many answers it has.
     """
 
     id: str
-    started: float
-    submitted: float
-    finished: float
+    started: int
+    submitted: int
+    finished: int
     tokens_in: int
     tokens_out: int
     batch_size: int
-
-    @property
-    def tokens(self) -> int:
-        """What went into the one stage and came out of it."""
-        return self.tokens_in + self.tokens_out
-
-
-def overall(calls: Sequence[Finished]) -> str:
-    """The table of all calls; a zero divisor gives 0.
-
-    Example:
-        >>> print(overall([Finished("a", 1.0, 1.25, 3.0, 10, 90, 1)]))
-        [Overall Summary]
-        +-----------------------------+-------------+
-        | Field                       |       Value |
-        +-----------------------------+-------------+
-        | e2e_requests                |           1 |
-        | e2e_wall_time_ms            |   2,000.000 |
-        | e2e_total_tokens            |         100 |
-        | e2e_avg_time_per_request_ms |   2,000.000 |
-        | e2e_avg_tokens_per_s        |      50.000 |
-        | stage_wall_time_ms          | [2,000.000] |
-        +-----------------------------+-------------+
-    """
-    first = min((call.started for call in calls), default=0.0)
-    wall = (max((call.finished for call in calls), default=0.0) - first) * 1000
-    tokens = sum(call.tokens for call in calls)
-    figures: dict[str, Figure] = {
-        "e2e_requests": len(calls),
-        "e2e_wall_time_ms": wall,
-        "e2e_total_tokens": tokens,
-        "e2e_avg_time_per_request_ms": wall / len(calls) if calls else 0.0,
-        "e2e_avg_tokens_per_s": tokens * 1000 / wall if wall else 0.0,
-        "stage_wall_time_ms": [wall],
-    }
-    return table("Overall Summary", {"Value": figures})
-
-
-def of_request(call: Finished) -> str:
-    """The table of one call from its beginning to its end."""
-    figures = {
-        "e2e_total_ms": (call.finished - call.started) * 1000,
-        "e2e_total_tokens": call.tokens,
-        "transfers_total_time_ms": 0.0,
-        "transfers_total_bytes": 0,
-    }
-    return table(f"RequestE2EStats [request_id={call.id}]", {"Value": figures})
-
-
-def of_stage(call: Finished, batch_id: int) -> str:
-    """The table of one call in the one stage."""
-    figures = {
-        "batch_id": batch_id,
-        "batch_size": call.batch_size,
-        "num_tokens_in": call.tokens_in,
-        "num_tokens_out": call.tokens_out,
-        "preprocess_time_ms": (call.submitted - call.started) * 1000,
-        "stage_gen_time_ms": (call.finished - call.started) * 1000,
-    }
-    return table(f"StageRequestStats [request_id={call.id}]", {"0": figures})
 
 
 class StatsLog:
@@ -122,27 +65,35 @@ class StatsLog:
             raise ValueError(f"log_stats is {seconds}; it must be above 0 seconds")
         self._seconds = seconds
         self._write = write or (lambda text: print(text, flush=True))
-        self._calls: deque[Finished] = deque()
-        self._printed = 0
+        # The catalogue's own families measure the engine's requests already.
+        self._stats = PipelineStats([STAGE], recent=SHOWN_MAX, record=False)
+        self._numbers = itertools.count()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ryot-log-stats", daemon=True)
 
     def __call__(self, call: Finished) -> None:
         """Take a call; it is printed next time."""
-        self._calls.append(call)
+        name, stats = call.id, self._stats
+        stats.request_started(name, call.started)
+        stats.stage_started(name, STAGE, at=call.started)
+        stats.stage_finished(
+            name,
+            STAGE,
+            num_tokens_in=call.tokens_in,
+            num_tokens_out=call.tokens_out,
+            batch_id=next(self._numbers),
+            batch_size=call.batch_size,
+            preprocess_ns=call.submitted - call.started,
+            at=call.finished,
+        )
+        stats.request_finished(name, at=call.finished)
 
     def print(self) -> None:
         """Print what finished since the last time."""
-        calls = [self._calls.popleft() for _ in range(len(self._calls))]
-        if not calls:
-            return
-        texts = [overall(calls)]
-        for number, call in enumerate(calls[:SHOWN_MAX], self._printed):
-            texts += [of_request(call), of_stage(call, number)]
-        if len(calls) > SHOWN_MAX:
-            texts.append(f"and {len(calls) - SHOWN_MAX:,} more requests")
-        self._printed += len(calls)
-        self._write("\n".join(texts))
+        tables = self._stats.tables(reset=True)
+        more = tables.overall.e2e_requests - len(tables.requests)
+        if tables.requests:
+            self._write(tables.text() + (f"\nand {more:,} more requests" if more else ""))
 
     def __enter__(self) -> StatsLog:
         self._thread.start()
