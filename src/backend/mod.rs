@@ -253,7 +253,8 @@ pub struct Snapshot {
 
 /// Loads a model: `toy` is [`toy::Toy`], anything else the path of a GGUF file. `gpu_layers` says
 /// how many layers to place on a GPU; default: all if this build has a GPU backend, else none.
-/// `adapters`: LoRA adapters that requests can name, at most [`MAX_ADAPTERS`]. Tells the observer how long it took.
+/// `adapters`: LoRA adapters that requests can name, at most [`MAX_ADAPTERS`]. Tells the observer
+/// how long it took.
 ///
 /// # Errors
 ///

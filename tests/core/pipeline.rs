@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use ryot_metrics::llm::pipeline::{
-    EDGES_LIMIT, Event, Kind, Limits, Outbox, Outcome, Pipeline, PipelineObserver, Refused,
+    EDGES_LIMIT, Ended, Event, Kind, Limits, Outbox, Outcome, Pipeline, PipelineObserver, Refused,
     VISITS_LIMIT, Work,
 };
 
@@ -96,7 +96,7 @@ proptest! {
         }
         let overall = pipeline.overall();
         prop_assert_eq!(overall.requests as usize, requests.len());
-        prop_assert_eq!(overall.tokens, pipeline.recent().map(|it| it.tokens()).sum::<u128>());
+        prop_assert_eq!(overall.tokens, pipeline.recent().map(Ended::tokens).sum::<u128>());
         let starts = requests.iter().map(|(at, _)| *at);
         prop_assert_eq!(overall.wall(), starts.clone().max().unwrap() + 7 - starts.min().unwrap());
     }

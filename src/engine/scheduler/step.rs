@@ -112,8 +112,8 @@ impl Scheduler {
     /// Whether the leader is about to compute at least a block that this one could use.
     fn follows(&self, index: usize, leader: usize) -> bool {
         let (own, other) = (&self.live[index], &self.live[leader]);
-        let shares = self.divisible && self.config.prefix_cache;
-        if !shares || self.scope(own) != self.scope(other) {
+        let divisible = self.divisible && self.config.prefix_cache;
+        if !divisible || self.scope(own) != self.scope(other) {
             return false;
         }
         let most = own.tokens().len() - 1;

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Class, Event, FinishReason, Observer, Origin};
-use crate::llm::{Buckets, EngineObserver, Settings};
+use crate::llm::{Buckets, EngineObserver, Name, Settings};
 use crate::metrics::{Exposition, Format, Registry, Selection, encode, encode_bytes};
 
 const MS: Nanos = 1_000_000;

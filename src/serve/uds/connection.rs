@@ -201,12 +201,11 @@ impl Connection {
     }
 
     fn ask(&mut self, ask: Ask) {
-        match self.shared.turnstile.enter() {
-            Some(pass) => self.job = Some(Job::start(ask, &self.shared.client, pass)),
-            None => {
-                let text = "the server is shutting down; it takes no more requests";
-                self.fail(&Fault::new(Code::Closed, text).about(Some(ask.id)));
-            }
+        if let Some(pass) = self.shared.turnstile.enter() {
+            self.job = Some(Job::start(ask, &self.shared.client, pass));
+        } else {
+            let text = "the server is shutting down; it takes no more requests";
+            self.fail(&Fault::new(Code::Closed, text).about(Some(ask.id)));
         }
     }
 
