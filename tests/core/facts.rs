@@ -400,6 +400,7 @@ fn every_family_can_be_written_and_closed_labels_keep_to_their_sets() {
 }
 
 fn write_everything(bench: &Bench) {
+    super::pipeline::write_everything(bench);
     let recorder = &bench.recorder;
     let request = recorder.begin(Start { model: "m", ..Start::default() });
     request.queued();

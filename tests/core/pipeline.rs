@@ -40,6 +40,18 @@ fn finished(reason: Outcome) -> Kind<'static> {
     Kind::RequestFinished { reason }
 }
 
+/// A request that leaves samples in all families of pipelines.
+pub(super) fn write_everything(bench: &Bench) {
+    let observer = PipelineObserver::new(bench.recorder.clone(), "m", pipeline(), true);
+    let thinker = stage("thinker", 20, 30);
+    let passed = [sent("thinker", "talker", 100, 5), received("thinker", "talker", 100, 5)];
+    observer.observe(&event("a", 0, Kind::RequestStarted));
+    for kind in thinker.into_iter().chain(passed).chain(stage("talker", 30, 5)) {
+        observer.observe(&event("a", 1_000_000_000, kind));
+    }
+    observer.observe(&event("a", 2_000_000_000, finished(Outcome::Completed)));
+}
+
 fn refused(result: Result<impl std::fmt::Debug, Refused>) -> &'static str {
     result.unwrap_err().reason
 }
