@@ -385,15 +385,16 @@ impl Core {
         }
         job.completion_tokens += 1;
         let text = job.text.push(&model.piece(token));
-        job.mailbox.push(Delta { token, text, at, logprobs });
-        self.touched.push(Arc::clone(&job.mailbox));
         let event = match job.first_token_at {
             None => Event::FirstToken { id, at },
             Some(_) => Event::Tokens { id, at, count: 1 },
         };
         job.first_token_at.get_or_insert(at);
         let (stopped, class) = (job.text.stopped(), job.class);
+        // Told before it is handed out: a caller that counts what it takes finds it counted.
         self.observer.observe(&event);
+        job.mailbox.push(Delta { token, text, at, logprobs });
+        self.touched.push(Arc::clone(&job.mailbox));
         if let Some(slo) = self.scheduler.push(id, token, at) {
             self.observer.observe(&Event::SloMissed { id, at, slo, class });
         }

@@ -368,7 +368,6 @@ def test_the_native_server_s_page_reads_its_metrics(visit: Any) -> None:
         with InferenceContext(model="native page"):
             page.reload()
             expect(page.locator("#state")).to_have_text("live")
-            page.wait_for_function("pages.models.has('native page')")
             page.select_option("#model", "native page") if page.is_visible("#model") else None
             assert shown(page, "In progress")["active"] >= 1
 
