@@ -309,7 +309,7 @@ class NativeServer:
         unix_socket: str | os.PathLike[str] | None = None,
         unix_mode: int = 0o600,
         path: str | None = None,
-        pages: Sequence[tuple[str, Sequence[tuple[str, str]], bytes]] = [],
+        pages: Sequence[tuple[str, Sequence[tuple[str, str]], bytes]] = ...,
         certfile: str | os.PathLike[str] | None = None,
         keyfile: str | os.PathLike[str] | None = None,
         client_cafile: str | os.PathLike[str] | None = None,
