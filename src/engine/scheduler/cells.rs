@@ -15,7 +15,7 @@ use crate::engine::scheduler::radix::{BLOCK, NodeId, Scope, Tree};
 ///
 /// ```
 /// use ryot_metrics::engine::{EngineConfig, Op, Scheduler, Sequence, Terms};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0);
 /// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
 /// let plan = scheduler.schedule(0);
 /// scheduler.commit(&plan, 12_000_000);

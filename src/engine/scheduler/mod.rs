@@ -53,7 +53,7 @@ const MAX_FAILURES: u32 = 8;
 ///
 /// ```
 /// use ryot_metrics::engine::{EngineConfig, Scheduler, Sequence, Terms, Verdict};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true);
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0);
 /// let sequence = Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0);
 /// assert_eq!(scheduler.add(sequence, 0), Verdict::Accepted);
 /// ```
