@@ -1,10 +1,12 @@
 """Profiles: the same events under the names, labels and buckets of vLLM and of OpenTelemetry."""
 
+import json
 import subprocess
 import urllib.error
 import urllib.request
 from collections import defaultdict
 
+import httpx
 import prometheus_client
 import pytest
 from fastapi import FastAPI
@@ -20,6 +22,7 @@ from ryot_metrics import (
     InferenceContext,
     SamplingParams,
     client,
+    instrument,
     mount_metrics,
     record_kv_cache_lookup,
     track_inference_request,
@@ -255,6 +258,27 @@ def test_an_answer_tells_why_it_ended(answer, reason):
             assert page.get_sample_value(name, labels | {"finished_reason": each}) == count
         labels = {"model": "m", "status": "success"}
         assert metrics.registry.get_sample_value("ryot_inference_requests_total", labels) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_an_instrumented_client_reads_why_an_answer_ended(reason, streamed):
+    """The reason is found in the bytes that pass, of a whole answer and of events."""
+    text = {"content": "x"}
+    answer = json.dumps({"choices": [{"finish_reason": reason, "message": text, "delta": text}]})
+    kind = "text/event-stream" if streamed else "application/json"
+    body = f"data: {answer}\n\ndata: [DONE]\n\n" if streamed else answer
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(200, text=body, headers={"content-type": kind})
+    )
+    with isolated() as metrics:
+        with instrument.httpx(httpx.Client(transport=transport)) as service:
+            service.post("http://llm/v1/chat/completions", json={"model": "m", "stream": streamed})
+        page = metrics.registry.with_profile("vllm")
+        labels = {"model_name": "m", "engine": "0"}
+        for each, count in ({"stop": 0, "length": 0} | {reason: 1}).items():
+            found = labels | {"finished_reason": each}
+            assert page.get_sample_value("vllm:request_success_total", found) == count
 
 
 def test_a_block_says_why_it_ended():

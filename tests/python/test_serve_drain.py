@@ -164,3 +164,13 @@ def test_a_signal_while_loading_ends_at_once() -> None:
         assert httpx.get(f"{url}/health", trust_env=False).status_code == 503
         running.send_signal(signal.SIGTERM)
         assert running.wait(LATE_SECONDS) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("seconds", ["-1", "inf", "nan", "86401"])
+def test_a_service_does_not_start_with_no_time_to_drain(seconds: str) -> None:
+    """What is no time is refused before a model is loaded, and not when the service must end."""
+    with process(*COMMAND, "--drain-seconds", seconds) as running:
+        _, error = running.communicate(timeout=LATE_SECONDS)
+    assert running.returncode != 0
+    assert f"drain_seconds is {float(seconds)}; it must be from 0 to 86,400" in error
+    assert "Traceback" not in error

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PORT_MAX = 65_535
 DRAIN_SECONDS = 30.0
 """How long running answers may go on after the service was told to stop."""
+DRAIN_SECONDS_MAX = 86_400.0
+"""The longest that it may be set to: a day."""
 CLOSE_SECONDS = 5
 """How long a client may take to read the end of an answer that was cancelled then."""
 
@@ -83,11 +85,16 @@ def serve(
     Args:
         load: Makes the service, on a thread of its own. Until it has, clients are told to wait.
         listening: The socket.
-        drain_seconds: How long running answers may go on, in seconds.
+        drain_seconds: How long running answers may go on, in seconds, 0 to 86,400.
 
     Raises:
+        ValueError: If `drain_seconds` is out of its range.
         Exception: What `load` raises.
     """
+    if not 0 <= drain_seconds <= DRAIN_SECONDS_MAX:
+        raise ValueError(
+            f"drain_seconds is {drain_seconds}; it must be from 0 to {DRAIN_SECONDS_MAX:,.0f}"
+        )
     _Foreground(load, drain_seconds).run(sockets=[listening])
 
 
