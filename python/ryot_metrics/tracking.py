@@ -10,7 +10,7 @@ import contextvars
 from types import FrameType
 from typing import TypeAlias
 
-from ryot_metrics._ryot_metrics import Block, Request
+from ryot_metrics._ryot_metrics import Block, Exchange, Request
 from ryot_metrics._ryot_metrics import current as _current
 from ryot_metrics.callbacks import safely
 from ryot_metrics.cost import charge
@@ -42,10 +42,10 @@ class Scope:
         self._outer = outer
 
 
-Current: TypeAlias = "Request | Scope | Block | None"
+Current: TypeAlias = "Request | Scope | Block | Exchange | None"
 current: contextvars.ContextVar[Current] = _current
-SCOPES = (Scope, Block)
-"""What may be current besides a request; a block is a scope itself."""
+SCOPES = (Scope, Block, Exchange)
+"""What may be current besides a request; blocks and exchanges are scopes themselves."""
 
 
 def current_request() -> Request | None:

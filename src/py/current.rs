@@ -3,6 +3,7 @@
 //! Its value is a request, a scope or a block; which of them still counts is decided by
 //! `tracking.current_request`.
 
+use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -23,6 +24,9 @@ pub(super) struct Variable {
     set: Py<PyAny>,
     reset: Py<PyAny>,
     frame: Py<PyAny>,
+    /// The code that asked last, and whether it is a generator's: a service has few blocks, and
+    /// reading a code's flags costs as much as the rest of the question.
+    asked: Mutex<Option<(Py<PyAny>, bool)>>,
 }
 
 impl Variable {
@@ -36,7 +40,8 @@ impl Variable {
             let method = |name| Ok::<_, PyErr>(itself.getattr(name)?.unbind());
             let (get, set, reset) = (method("get")?, method("set")?, method("reset")?);
             let frame = py.import("sys")?.getattr("_getframe")?.unbind();
-            Ok(Self { itself: itself.unbind(), get, set, reset, frame })
+            let asked = Mutex::default();
+            Ok(Self { itself: itself.unbind(), get, set, reset, frame, asked })
         })
     }
 
@@ -56,8 +61,18 @@ impl Variable {
         let function = self.frame.bind(py);
         let frame = if depth == 0 { function.call0()? } else { function.call1((depth,))? };
         let code = frame.getattr(intern!(py, "f_code"))?;
-        let flags: u32 = code.getattr(intern!(py, "co_flags"))?.extract()?;
-        Ok((flags & GENERATORS != 0).then(|| frame.unbind()))
+        let known = self.asked.lock().as_ref().filter(|(asked, _)| asked.is(&code)).map(|it| it.1);
+        let is_generator = known.map_or_else(|| self.ask(&code), Ok)?;
+        Ok(is_generator.then(|| frame.unbind()))
+    }
+
+    fn ask(&self, code: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let flags: u32 = code.getattr(intern!(code.py(), "co_flags"))?.extract()?;
+        let is_generator = flags & GENERATORS != 0;
+        // What is let go may run Python's collector: outside of the lock.
+        let before = self.asked.lock().replace((code.clone().unbind(), is_generator));
+        drop(before);
+        Ok(is_generator)
     }
 }
 

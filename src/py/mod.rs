@@ -12,6 +12,7 @@ mod drops;
 mod engine;
 mod engine_config;
 mod errors;
+mod exchange;
 mod facts;
 mod fork;
 mod globals;
@@ -58,6 +59,8 @@ mod _ryot_metrics {
         DecodeError, DuplicateTimeseries, EngineClosedError, OutOfMemoryError, QueueFullError,
         RyotError,
     };
+    #[pymodule_export]
+    use super::exchange::PyExchange;
     #[pymodule_export]
     use super::facts::{
         record_batch_processed, record_cache_eviction, record_inference_error,

@@ -73,6 +73,11 @@ impl PyRequest {
         Self { request: outer.request.part(), batch_size: outer.batch_size }
     }
 
+    /// The request, as the core shares it.
+    pub(super) fn shared(&self) -> &Arc<Request> {
+        &self.request
+    }
+
     /// When it began, on its recorder's clock.
     pub(super) fn began(&self) -> Nanos {
         self.request.began()

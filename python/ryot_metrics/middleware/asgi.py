@@ -6,10 +6,10 @@ the background after it is not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from ryot_metrics.middleware.base import Middleware, length_of
+from ryot_metrics.middleware.base import Middleware
 from ryot_metrics.middleware.body import Message, Receive, is_json, peek
 from ryot_metrics.middleware.exchange import Exchange
 from ryot_metrics.middleware.finders import path_of
@@ -42,8 +42,9 @@ class InferenceMiddleware(Middleware):
         headers = dict(scope["headers"])
         body = None
         if self._model_body is not None and is_json(_text(headers, b"content-type")):
-            length = length_of(_text(headers, b"content-length"))
-            body, receive = await peek(receive, length, self._max_body_bytes)
+            body, receive = await peek(
+                receive, _text(headers, b"content-length"), self._max_body_bytes
+            )
         streams = b"text/event-stream" in headers.get(b"accept", b"")
         exchange = self._open(scope, endpoint, streams, self._named(scope, headers), body)
         wire = _Wire(exchange, receive, send)
@@ -89,40 +90,19 @@ class _Wire:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._exchange.complete:
-            self._exchange.hung_up = True
+        self._exchange.hears(message)
         return message
 
     async def send(self, message: Message) -> None:
         exchange = self._exchange
-        kind = message["type"]
-        if kind == "http.response.body":
-            exchange.produces(message.get("body", b""))
-        elif kind == "http.response.start":
-            exchange.responds(message["status"], *_head(message.get("headers", ())))
+        awaited = exchange.passes(message)
         try:
             await self._send(message)
         except OSError:
-            exchange.hung_up = True
+            exchange.hangs_up()
             raise
-        if kind == "http.response.body":
-            if not message.get("more_body", False):
-                exchange.completes()
-            elif exchange.counted:
-                exchange.resumes()
-        elif kind == "http.response.pathsend":
-            exchange.completes()
-
-
-def _head(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, int | None]:
-    """The type and the length of a response, which has few headers."""
-    content_type, length = b"", None
-    for name, value in headers:
-        if name == b"content-length":
-            length = length_of(value.decode("latin-1"))
-        elif name == b"content-type":
-            content_type = value
-    return content_type.decode("latin-1"), length
+        if awaited:
+            exchange.passed(message)
 
 
 def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ryot_metrics.middleware.body import MAX_BODY_BYTES
-from ryot_metrics.middleware.events import json_object
+from ryot_metrics.middleware.body import MAX_BODY_BYTES, json_object
 from ryot_metrics.middleware.exchange import Exchange
 from ryot_metrics.middleware.routes import DEFAULT_EXCLUDE, Endpoint, Routes
+from ryot_metrics.tracking import text_of
 
 MAX_MODEL_CHARS = 128
 """The longest name that a client may give to the label `model`."""
@@ -118,9 +118,12 @@ class Middleware:
                 break
         else:
             model = self._default(request)
-        return Exchange(
-            model, endpoint, self._mode, asked, self._max_usage_bytes, self._count_events
-        )
+        how = (self._mode or asked, self._mode is None, self._max_usage_bytes, self._count_events)
+        name, known_route = endpoint
+        try:
+            return Exchange(model, name, known_route, *how)
+        except (TypeError, UnicodeError):  # what the service's functions gave is no valid text
+            return Exchange(text_of(model) or "default", text_of(name), known_route, *how)
 
     def _allowed(self, name: object) -> bool:
         """Whether what a client wrote may be a label value."""
@@ -149,12 +152,3 @@ class Middleware:
 def _key_of(header: str) -> str:
     return f"HTTP_{header.upper().replace('-', '_')}"
 
-
-def length_of(value: str) -> int | None:
-    """The length that a `Content-Length` announces; None if it announces none.
-
-    Example:
-        >>> length_of("12"), length_of("")
-        (12, None)
-    """
-    return int(value) if value.isascii() and value.isdigit() else None

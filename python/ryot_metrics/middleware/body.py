@@ -6,6 +6,7 @@ A body that is no JSON, or that is announced as larger than the limit, is not to
 from __future__ import annotations
 
 import io
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -28,19 +29,28 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-async def peek(receive: Receive, length: int | None, limit: int) -> tuple[bytes | None, Receive]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes; an empty one where there is another thing, or none."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+async def peek(receive: Receive, announced: str, limit: int) -> tuple[bytes | None, Receive]:
     """Reads the body of an ASGI request, if it is small enough.
 
     Args:
         receive: Where its messages come from.
-        length: Its length as announced; None if it was not.
+        announced: Its length as the head announces it; empty if it does not.
         limit: The most bytes to read.
 
     Returns:
         The body, or None if it is too large or the client hung up, and a `receive` that gives
         the app every message again.
     """
-    if length is not None and length > limit:
+    if announced.isdecimal() and int(announced) > limit:
         return None, receive
     messages: deque[Message] = deque()
     body = b""

@@ -52,6 +52,6 @@ def _explain(error: BaseException | None) -> None:
     scope = current.get()
     while isinstance(scope, SCOPES):
         if isinstance(scope, Exchange):
-            scope.failure = error
+            scope.explains(error)
             return
         scope = scope._outer

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ryot_metrics.middleware.base import Middleware, length_of
+from ryot_metrics.middleware.base import Middleware
 from ryot_metrics.middleware.body import is_json, peek_wsgi
 from ryot_metrics.middleware.exchange import Exchange
 from ryot_metrics.middleware.routes import UNKNOWN, Endpoint
@@ -80,12 +80,12 @@ class InferenceWSGIMiddleware(Middleware):
 
 def _observed(start_response: Callable[..., Any], exchange: Exchange) -> Callable[..., Any]:
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        content_type, length = "", None
+        content_type = length = ""
         for name, value in headers:
             if len(name) == 12 and name.lower() == "content-type":
                 content_type = value
             elif len(name) == 14 and name.lower() == "content-length":
-                length = length_of(value)
+                length = value
         exchange.responds(int(status[:3]), content_type, length)
         return start_response(status, headers, *rest)
 
@@ -132,8 +132,7 @@ class _Body:
     def close(self) -> None:
         """Ends the response, before its end if the client has hung up."""
         exchange = self._exchange
-        if not exchange.complete:
-            exchange.hung_up = True
+        exchange.hangs_up()
         token = _set_current(exchange)
         try:
             if close := getattr(self._response, "close", None):
