@@ -151,4 +151,3 @@ class Middleware:
 
 def _key_of(header: str) -> str:
     return f"HTTP_{header.upper().replace('-', '_')}"
-

@@ -1,14 +1,7 @@
 //! What an HTTP status says about the outcome of a request: the one table.
 //!
-//! | HTTP status | status | `error_type` |
-//! |---|---|---|
-//! | below 400 | success | |
-//! | 404 | error | `model_not_found`; `invalid_prompt` where nothing tells the app's routes |
-//! | 408, 504 | timeout | `timeout` |
-//! | 429 | error | `inference_error`, as a full queue is the service's state |
-//! | 499 | cancelled | |
-//! | other 4xx | error | `invalid_prompt` |
-//! | other 5xx | error | `inference_error` |
+//! A 404 of no known route is the client's mistake, not a missing model's; a full queue is the
+//! service's state.
 
 use crate::error::ErrorKind;
 use crate::llm::Status;
