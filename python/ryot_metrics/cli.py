@@ -7,6 +7,7 @@ limits, and prints what is refused as one line.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -29,17 +30,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0, or 2 after a one-line error.
+        The exit status: 0, 2 after a one-line error, or a shell's own for Ctrl-C (130) and for
+        output that nobody reads to its end, as `head` does (141).
     """
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError, ImportError, RyotError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         print(f"ryot-metrics: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of the output has gone; then the interpreter need not try it again."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:

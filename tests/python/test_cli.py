@@ -219,3 +219,15 @@ def test_pull_from_the_hub(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     assert Path(path).read_bytes() == Hub.content
     assert path.startswith(str(tmp_path))
     assert pull("http://127.0.0.1:9").stdout.removesuffix("\n") == path
+
+
+@pytest.mark.parametrize("command", ["rules", "config", "catalogue"])
+def test_output_that_nobody_reads(command: str) -> None:
+    """A reader that goes, as `head` does, ends the command without a word, whatever its length."""
+    process = subprocess.Popen(
+        [*COMMAND, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # before a word is written: the interpreter has not started
+    _, complaint = process.communicate()
+    assert (process.returncode, complaint) == (141, "")
