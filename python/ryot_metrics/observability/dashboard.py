@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ryot_metrics.observability import promql
-from ryot_metrics.observability.panels import FLEET, SERVICE, Panel, Plain, engine
+from ryot_metrics.observability.panels import FLEET, SERVICE, STAGES, Panel, Plain, engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,6 +139,10 @@ _SERVICE = {
     "model": "ryot_inference_requests_total",
     "instance": 'ryot_inference_requests_total{model=~"$model"}',
 }
+_STAGES = {
+    "model": "ryot_pipeline_requests_total",
+    "instance": 'ryot_pipeline_requests_total{model=~"$model"}',
+}
 _FLEET = {
     "component": "llm_kv_blocks_total",
     "worker_id": 'llm_kv_blocks_total{component=~"$component"}',
@@ -146,6 +150,7 @@ _FLEET = {
 DASHBOARDS = {
     "service": Dashboard("Ryot: LLM service", lambda: SERVICE, _SERVICE),
     "engine": Dashboard("Ryot: batching engine", engine, _SERVICE),
+    "pipeline": Dashboard("Ryot: stages of a pipeline", lambda: STAGES, _STAGES),
     "fleet": Dashboard("Ryot: fleet of workers", lambda: FLEET, _FLEET),
 }
 
@@ -154,7 +159,7 @@ def dashboard(which: str) -> dict[str, Any]:
     """A Grafana dashboard, as the data of its JSON.
 
     Args:
-        which: `service`, `engine` or `fleet`.
+        which: `service`, `engine`, `pipeline` or `fleet`.
 
     Raises:
         ValueError: There is no such dashboard.

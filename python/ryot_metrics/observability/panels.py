@@ -182,6 +182,38 @@ def _title(name: str) -> str:
     return " ".join(words).capitalize()
 
 
+_LEG = "from_stage, to_stage"
+STAGES: tuple[Section, ...] = (
+    (
+        "Requests",
+        (
+            Panel("ryot_pipeline_requests_total", "rate", "model, outcome", "Requests per second"),
+            Panel("ryot_pipeline_active_requests", "sum", "model", "Active requests"),
+            Panel("ryot_pipeline_request_latency_seconds", "quantiles", "model", "Whole request"),
+            Panel("ryot_pipeline_tokens_total", "rate", "model", "Tokens per second"),
+        ),
+    ),
+    (
+        "Stages",
+        (
+            Panel("ryot_pipeline_stage_seconds", "quantiles", "stage", "Time in a stage"),
+            Panel("ryot_pipeline_stage_active_requests", "sum", "stage", "Requests in a stage"),
+            Panel("ryot_pipeline_stage_tokens_total", "rate", "stage, token_type", "Tokens/s"),
+            Panel("ryot_pipeline_stage_preprocess_seconds", "quantiles", "stage", "Preprocessing"),
+            Panel("ryot_pipeline_stage_batch_size", "mean", "stage", "Mean batch size"),
+        ),
+    ),
+    (
+        "Transfers",
+        (
+            Panel("ryot_pipeline_transfer_size_bytes", "quantiles", _LEG, "Size"),
+            Panel("ryot_pipeline_transfer_tx_seconds", "quantiles", _LEG, "Sending"),
+            Panel("ryot_pipeline_transfer_in_flight_seconds", "quantiles", _LEG, "In flight"),
+            Panel("ryot_pipeline_transfer_rx_decode_seconds", "quantiles", _LEG, "Decoding"),
+        ),
+    ),
+)
+
 _WORKER = "{{component}} {{endpoint}} {{worker_id}}"
 _CHOSEN = '{component=~"$component",worker_id=~"$worker_id"}'
 _COMPONENT = '{component=~"$component"}'
