@@ -280,5 +280,5 @@ def test_the_command_prints_every_query(capsys):
 
 def test_an_unknown_dashboard_is_refused():
     """The error names what there is."""
-    with pytest.raises(ValueError, match="one of service, engine, fleet, not 'sales'"):
+    with pytest.raises(ValueError, match="one of service, engine, pipeline, fleet, not 'sales'"):
         dashboard("sales")
