@@ -5,12 +5,17 @@
 //! one way. A keyword whose effect the grammar could not promise is refused by name.
 //! Must not know: models, tokens.
 
+#[cfg(test)]
+mod tests;
+mod values;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use crate::engine::gbnf::{MAX_REPEAT, MAX_SCHEMA_BYTES};
+use self::values::{bounds, literal, number, one_of, string};
+use crate::engine::gbnf::MAX_SCHEMA_BYTES;
 use crate::error::{Error, Result};
 
 /// Keywords that say something about a value and ask nothing of it.
@@ -317,85 +322,6 @@ impl<'schema> Converter<'schema> {
     }
 }
 
-/// One of these values, all of which must be of the schema's types.
-fn one_of(schema: &Map<String, Value>, values: &[Value], at: &str) -> Result<String> {
-    let types = match schema.get("type") {
-        None => None,
-        Some(Value::Array(types)) => Some(types.as_slice()),
-        Some(kind) => Some(std::slice::from_ref(kind)),
-    };
-    let fits =
-        |value: &&Value| types.is_none_or(|types| types.iter().any(|kind| is_a(value, kind)));
-    match values.iter().find(|value| !fits(value)) {
-        Some(value) => Err(refuse(&format!("the value {value} of another `type`"), at)),
-        None => Ok(values.iter().map(literal).collect::<Vec<_>>().join(" | ")),
-    }
-}
-
-fn is_a(value: &Value, kind: &Value) -> bool {
-    match kind.as_str().unwrap_or_default() {
-        "string" => value.is_string(),
-        "integer" => value.is_i64() || value.is_u64(),
-        "number" => value.is_number(),
-        "boolean" => value.is_boolean(),
-        "null" => value.is_null(),
-        "array" => value.is_array(),
-        _ => value.is_object(),
-    }
-}
-
-fn string(schema: &Map<String, Value>, at: &str) -> Result<String> {
-    let (min, max) = bounds(schema, "minLength", "maxLength", at)?;
-    let bounded = (min, max) != (0, None);
-    match schema.get("format").map(|format| format.as_str().unwrap_or_default()) {
-        None if !bounded => Ok("string".to_owned()),
-        None => {
-            let max = max.map_or(String::new(), |max| max.to_string());
-            Ok(format!("\"\\\"\" char{{{min},{max}}} \"\\\"\""))
-        }
-        Some(_) if bounded => Err(refuse("`format` with a length", at)),
-        Some(format @ ("date" | "time" | "uuid")) => Ok(format!("\"\\\"\" {format} \"\\\"\"")),
-        Some("date-time") => Ok("\"\\\"\" date \"T\" time \"\\\"\"".to_owned()),
-        Some(format) => Err(refuse(&format!("`format` {format:?}"), at)),
-    }
-}
-
-fn number(schema: &Map<String, Value>, kind: &str, at: &str) -> Result<&'static str> {
-    let zero = |key: &str| match schema.get(key) {
-        None => Ok(false),
-        Some(value) if value.as_f64() == Some(0.0) => Ok(true),
-        Some(value) => Err(refuse(&format!("`{key}` {value} (other than 0)"), at)),
-    };
-    match (kind, zero("minimum")?, zero("exclusiveMinimum")?) {
-        ("integer", _, true) => Ok("positive"),
-        ("integer", true, _) => Ok("natural"),
-        ("integer", ..) => Ok("integer"),
-        (_, _, true) => Err(refuse("`exclusiveMinimum` of a number", at)),
-        (_, true, _) => Ok("unsigned"),
-        _ => Ok("number"),
-    }
-}
-
-fn bounds(
-    schema: &Map<String, Value>,
-    min: &str,
-    max: &str,
-    at: &str,
-) -> Result<(usize, Option<usize>)> {
-    let bound = |key: &str| match schema.get(key) {
-        None => Ok(None),
-        Some(value) => match value.as_u64().map(|number| number as usize) {
-            Some(number) if number <= MAX_REPEAT => Ok(Some(number)),
-            _ => Err(refuse(&format!("`{key}` {value} (it may be 0 to {MAX_REPEAT})"), at)),
-        },
-    };
-    let (min, max) = (bound(min)?.unwrap_or(0), bound(max)?);
-    match max {
-        Some(max) if max < min => Err(refuse(&format!("a length from {min} to {max}"), at)),
-        _ => Ok((min, max)),
-    }
-}
-
 /// Refuses what is neither known here nor an annotation.
 fn only(schema: &Map<String, Value>, known: &[&str], at: &str) -> Result<()> {
     let other = schema
@@ -415,86 +341,5 @@ fn list<'value>(value: &'value Value, key: &str, at: &str) -> Result<&'value [Va
     match list_or_none(value, key, at)? {
         [] => Err(refuse(&format!("`{key}` of nothing"), at)),
         values => Ok(values),
-    }
-}
-
-/// This value as JSON, as a literal of the grammar.
-fn literal(value: &Value) -> String {
-    format!("\"{}\"", value.to_string().replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::gbnf::check_grammar;
-
-    #[test]
-    fn each_understood_keyword_makes_a_valid_grammar() {
-        for schema in [
-            "true",
-            "{}",
-            r#"{"type": "object"}"#,
-            r#"{"type": "object", "properties": {}, "additionalProperties": false}"#,
-            r#"{"type": "object", "additionalProperties": {"type": "integer"}}"#,
-            r#"{"properties": {"a \"b\" \\": {"const": "x\n]"}, "c": {}, "d": true}, "required": ["c"]}"#,
-            r#"{"properties": {"a": {"type": "null"}, "b": {"type": "boolean"}}}"#,
-            r#"{"type": ["string", "null"], "maxLength": 5, "title": "t", "default": null}"#,
-            r#"{"type": "array", "items": {"type": "number", "minimum": 0}, "minItems": 2, "maxItems": 2}"#,
-            r#"{"type": "array", "maxItems": 0}"#,
-            r#"{"type": "array", "prefixItems": [{"enum": [1, "b", null]}, {"type": "integer"}], "minItems": 2}"#,
-            r#"{"type": "string", "format": "date-time"}"#,
-            r##"{"$defs": {"tree": {"properties": {"l": {"$ref": "#/$defs/tree"}}}}, "$ref": "#/$defs/tree"}"##,
-            r#"{"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"allOf": [{"type": "string"}]}]}"#,
-        ] {
-            let grammar =
-                json_schema_grammar(schema).unwrap_or_else(|error| panic!("{schema}: {error}"));
-            assert_eq!(check_grammar(&grammar), Ok(()), "{schema}\n{grammar}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_promised_is_refused_by_name() {
-        for (schema, reason) in [
-            (r#"{"type": "string", "pattern": "a+"}"#, "`pattern` at #"),
-            (r#"{"type": "integer", "minimum": 3}"#, "`minimum` 3 (other than 0) at #"),
-            (r#"{"type": "number", "exclusiveMinimum": 0}"#, "`exclusiveMinimum` of a number at #"),
-            (
-                r#"{"properties": {"a": {"items": {"uniqueItems": true}, "type": "array"}}}"#,
-                "`uniqueItems` at #/properties/a/items",
-            ),
-            (r#"{"type": "string", "minItems": 3}"#, "`minItems` at #"),
-            (
-                r#"{"type": "object", "required": ["a"]}"#,
-                "`required` of \"a\" without its property at #",
-            ),
-            (r#"{"type": "text"}"#, "`type` \"text\" at #"),
-            (r##"{"$ref": "#/$defs/none"}"##, "`$ref` to #/$defs/none at #"),
-            (r#"{"$ref": "https://x/y"}"#, "`$ref` to https://x/y at #"),
-            (r#"{"enum": []}"#, "`enum` of nothing at #"),
-            (r#"{"enum": [1], "type": "string"}"#, "the value 1 of another `type` at #"),
-            (r#"{"not": {}}"#, "`not` at #"),
-            (r#"{"anyOf": [{}], "oneOf": [{}]}"#, "`anyOf` with another at #"),
-            (r#"{"allOf": [{}, {}]}"#, "`allOf` with another at #"),
-            (
-                r#"{"type": "string", "maxLength": 2001}"#,
-                "`maxLength` 2001 (it may be 0 to 2000) at #",
-            ),
-            (r#"{"type": "string", "minLength": 3, "maxLength": 2}"#, "a length from 3 to 2 at #"),
-            (r#"{"type": "string", "format": "email"}"#, "`format` \"email\" at #"),
-            ("false", "`false` as a schema at #"),
-        ] {
-            let error = json_schema_grammar(schema).unwrap_err().to_string();
-            assert_eq!(error, format!("{reason} of the JSON schema is not supported"), "{schema}");
-        }
-    }
-
-    #[test]
-    fn a_schema_that_is_itself_has_no_grammar() {
-        let grammar = json_schema_grammar(r##"{"$ref": "#"}"##).unwrap();
-        assert!(check_grammar(&grammar).unwrap_err().to_string().ends_with("(left recursion)"));
-        let error = json_schema_grammar("{").unwrap_err().to_string();
-        assert!(error.starts_with("the JSON schema is no JSON: EOF"), "{error}");
-        let error = json_schema_grammar(&" ".repeat(70_000)).unwrap_err().to_string();
-        assert_eq!(error, "the JSON schema has 70000 bytes; it must have at most 65536");
     }
 }
