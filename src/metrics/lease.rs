@@ -8,9 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::arena;
 use super::desc::{Desc, GaugeMode, Kind, Merge};
+use super::mirror::{Mirror, mirror_len};
+use super::native::{Native, NativeSnapshot};
+use super::native_options::NativeOptions;
 use super::sample::{Exemplar, Pairs, Timestamp};
 use super::series::{Series, TAIL, values_len};
 use super::shared::{Child, FamilyPlace, Guard, Shared};
+use super::window::{Quantiles, shared_quantiles, window_len};
+use crate::clock::unix_seconds;
 use crate::error::Result;
 
 /// The right to a series of a mapping; it ends when this is dropped.
@@ -21,6 +26,8 @@ pub(super) struct Lease {
     pub(super) child: Child,
     /// The cells that all processes write.
     pub(super) run: &'static [AtomicU64],
+    /// It is one of which each process has a value.
+    is_gauge: bool,
     /// This process has a part of its own.
     owns: AtomicBool,
     /// The version of the texts that were read last.
@@ -36,13 +43,29 @@ impl Drop for Lease {
 /// The lengths of a family's runs: of a series, and of what each process has of it.
 pub(super) fn lengths(desc: &Desc) -> (u64, u64) {
     let run = values_len(desc) + TAIL;
-    let node = if is_per_process(desc) { run } else { 0 };
+    let node = match (&desc.native, &desc.quantiles) {
+        (Some(options), _) => mirror_len(&alone(*options)),
+        (_, Some(options)) => window_len(options),
+        _ if is_own(desc) => run,
+        _ => 0,
+    };
     (run as u64, node as u64)
 }
 
-/// Whether each process writes cells of its own.
-fn is_per_process(desc: &Desc) -> bool {
+/// Whether each process writes a gauge of its own.
+fn is_own(desc: &Desc) -> bool {
     desc.kind == Kind::Gauge && desc.mode.is_per_process()
+}
+
+/// Whether each process has a part of its own of such a series.
+fn is_per_process(desc: &Desc) -> bool {
+    is_own(desc) || desc.native.is_some() || desc.quantiles.is_some()
+}
+
+/// A native histogram does not begin anew for all processes because one has many buckets: it gets
+/// coarser.
+fn alone(options: NativeOptions) -> NativeOptions {
+    NativeOptions { min_reset_seconds: 0.0, ..options }
 }
 
 /// A gauge's last writer, by the time it wrote.
@@ -59,6 +82,7 @@ impl Lease {
             shared: shared.clone(),
             family,
             child,
+            is_gauge: family.is_gauge(),
             owns: AtomicBool::new(false),
             seen: AtomicU64::new(0),
         })
@@ -79,7 +103,7 @@ impl Lease {
     /// The value of a gauge of several processes; None where none of them counts, where each
     /// stands for itself, and of other series.
     pub(super) fn merged(&self, mode: GaugeMode) -> Option<f64> {
-        if self.family.is_plain() || mode.merge == Merge::All {
+        if !self.is_gauge || mode.merge == Merge::All {
             return None;
         }
         if mode.merge == Merge::MostRecent {
@@ -92,7 +116,25 @@ impl Lease {
 
     /// Whether there is a value to show.
     pub(super) fn has_value(&self, mode: GaugeMode) -> bool {
-        self.family.is_plain() || mode.merge == Merge::All || self.merged(mode).is_some()
+        !self.is_gauge || mode.merge == Merge::All || self.merged(mode).is_some()
+    }
+
+    /// The native histograms of all processes as one.
+    pub(super) fn native(&self, options: NativeOptions) -> NativeSnapshot {
+        let options = alone(options);
+        let nodes = self.shared.nodes(self.family, self.child);
+        let natives = nodes.iter().filter_map(|node| Mirror(node.data).read(options));
+        let merge = |mut all: Native, next| {
+            all.merge(next);
+            all
+        };
+        natives.reduce(merge).unwrap_or_else(|| Native::new(options, 0.0)).snapshot()
+    }
+
+    /// The quantiles of the windows of all processes.
+    pub(super) fn quantiles(&self, options: &Quantiles, now: f64) -> Vec<(f64, f64)> {
+        let nodes = self.shared.nodes(self.family, self.child).into_iter();
+        shared_quantiles(options, nodes.map(|node| node.data), now)
     }
 
     /// Whether another process holds it too.
@@ -133,10 +175,9 @@ impl Lease {
 impl Series {
     /// From now on its cells are those of a mapping; what it counted here goes there.
     pub(super) fn attach(&self, lease: Lease) {
-        let per_process = is_per_process(&self.desc);
         let Ok(()) = self.lease.set(lease) else { return };
         let Some(lease) = self.lease.get() else { return };
-        if !per_process {
+        if !is_own(&self.desc) {
             self.cells.move_to(lease.run);
             self.carry(lease.run);
         }
@@ -180,7 +221,19 @@ impl Series {
     }
 
     fn take_part(&self, lease: &Lease, guard: &Guard<'_>) -> Result<()> {
-        self.cells.move_to(guard.node(lease.family, lease.child)?);
+        let node = guard.node(lease.family, lease.child)?;
+        if let (Some(counted), Some(options)) = (&self.native, self.desc.native) {
+            let (mut counted, options) = (counted.lock(), alone(options));
+            let left = Mirror(node).read(options);
+            let fresh = || Native::new(options, unix_seconds());
+            counted.native = left.unwrap_or_else(fresh);
+            Mirror(node).write(&mut counted.native);
+            counted.mirror = Some(Mirror(node));
+        } else if let Some(window) = &self.window {
+            window.lock().move_to(node);
+        } else {
+            self.cells.move_to(node);
+        }
         lease.owns.store(true, Ordering::Release);
         Ok(())
     }

@@ -28,6 +28,7 @@ mod lease;
 mod link;
 mod many;
 mod mapping;
+mod mirror;
 mod names;
 mod native;
 mod native_options;

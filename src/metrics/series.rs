@@ -27,6 +27,7 @@ use super::family::Options;
 use super::labels::LabelSet;
 use super::lease::Lease;
 use super::many::Tally;
+use super::mirror::Mirror;
 use super::native::{Native, NativeSnapshot};
 use super::rebucket::add_buckets;
 use super::sample::Exemplar;
@@ -38,6 +39,13 @@ use crate::clock::WallClock;
 
 /// The names of an info's labels, and their values.
 pub(super) type Facts = (Box<[Box<str>]>, LabelSet);
+
+/// A native histogram, and where other processes read it.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) native: Native,
+    pub(super) mirror: Option<Mirror<'static>>,
+}
 
 /// Cells after the values: when it was created, its activity, and where its texts are.
 pub(super) const TAIL: usize = 1 + activity::CELLS + NOTES as usize;
@@ -61,8 +69,8 @@ pub struct Series {
     pub(super) info: RwLock<Option<Facts>>,
     /// Empty until there is one; then one place for each that there can be.
     pub(super) exemplars: Mutex<Vec<Option<Arc<Exemplar>>>>,
-    native: Option<Box<Mutex<Native>>>,
-    window: Option<Box<Mutex<Window>>>,
+    pub(super) native: Option<Box<Mutex<Counted>>>,
+    pub(super) window: Option<Box<Mutex<Window>>>,
     sampling: Option<Arc<Sampling>>,
     now: WallClock,
 }
@@ -81,7 +89,9 @@ impl Series {
     pub(super) fn new(desc: Arc<Desc>, labels: LabelSet, options: &Options) -> Self {
         let dated = matches!(desc.kind, Kind::Counter | Kind::Histogram | Kind::Summary);
         let now = options.now;
-        let native = desc.native.map(|native| Box::new(Mutex::new(Native::new(native, now()))));
+        let native = desc.native.map(|options| {
+            Box::new(Mutex::new(Counted { native: Native::new(options, now()), mirror: None }))
+        });
         let window = desc.quantiles.clone().map(|it| Box::new(Mutex::new(Window::new(it))));
         let series = Self {
             labels,
@@ -223,9 +233,12 @@ impl Series {
         }
         self.note_write();
         if let Some(native) = &self.native {
-            let mut native = native.lock();
-            if let Some(now) = native.observe(value, n, self.now) {
+            let mut counted = native.lock();
+            if let Some(now) = counted.native.observe(value, n, self.now) {
                 self.reset(now);
+            }
+            if let Some(mirror) = counted.mirror {
+                mirror.note(&mut counted.native, n);
             }
             self.count(value, n);
         } else {
@@ -347,9 +360,12 @@ impl Series {
     }
 
     fn read_summary(&self, take: &mut dyn FnMut(&Reading<'_>)) {
-        let window = self.window.as_ref();
-        let quantiles = window.map(|window| window.lock().quantiles((self.now)()));
-        let quantiles = &quantiles.unwrap_or_default();
+        let own = |window: &Mutex<Window>| window.lock().quantiles((self.now)());
+        let quantiles = match (self.lease.get(), &self.desc.quantiles) {
+            (Some(lease), Some(options)) => lease.quantiles(options, (self.now)()),
+            _ => self.window.as_ref().map(|window| own(window)).unwrap_or_default(),
+        };
+        let quantiles = &quantiles;
         let count = self.cells[0].load(Ordering::Relaxed);
         let sum = arena::get(&self.cells[1]);
         self.give(Value::Summary { count, sum, quantiles }, None, take);
@@ -360,7 +376,10 @@ impl Series {
         counts.clear();
         counts.resize(self.desc.bounds.len() + 1, 0);
         let sum = self.add_buckets_to(counts);
-        let native = guard.map(|native| native.snapshot());
+        let native = match (self.lease.get(), self.desc.native) {
+            (Some(lease), Some(options)) => Some(lease.native(options)),
+            _ => guard.map(|counted| counted.native.snapshot()),
+        };
         let value = Value::Histogram { bounds: &self.desc.bounds, counts, sum };
         self.give(value, native.as_ref(), take);
     }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ryot_metrics::clock::ManualClock;
 use ryot_metrics::llm::{End, Recorder, Settings, Start};
 use ryot_metrics::metrics::{
-    Desc, Exemplar, Family, Format, GaugeMode, Kind, Options, Registry, disable_created_metrics,
-    encode,
+    Desc, Exemplar, Family, Format, GaugeMode, Kind, NativeOptions, Options, Quantiles, Registry,
+    disable_created_metrics, encode,
 };
 
 /// A file that is gone with the test.
@@ -109,6 +109,30 @@ fn each_type_is_the_same_for_all() {
             assert_eq!(samples(registry), expected, "{kind:?}");
         }
     }
+}
+
+/// Native histograms and quantiles are those of the observations of all.
+#[test]
+fn native_buckets_and_quantiles_add_up() {
+    let place = Place::new();
+    let [first, second, third] = [place.join(), place.join(), place.join()];
+    for (registry, values) in [(&first, 1..=50), (&second, 51..=100)] {
+        let quantiles = Quantiles::new(&[0.5]);
+        let desc = Desc::new(Kind::Summary, "s", "", &[]).unwrap();
+        let summary = Family::register(desc.with_quantiles(quantiles).unwrap(), registry).unwrap();
+        let desc = Desc::new(Kind::Histogram, "h", "", &[]).unwrap();
+        let native = desc.with_native(NativeOptions { max_buckets: 20, ..Default::default() });
+        let histogram = Family::register(native.unwrap(), registry).unwrap();
+        for value in values.map(f64::from) {
+            summary.series::<&str>(&[]).observe(value);
+            histogram.series::<&str>(&[]).observe(value);
+        }
+    }
+    let page = samples(&third).join("\n");
+    let median = page.lines().find_map(|line| line.strip_prefix("s{quantile=\"0.5\"} "));
+    let median: f64 = median.unwrap().parse().unwrap();
+    assert!((median / 50.0 - 1.0).abs() < 0.02, "{median}");
+    assert!(page.contains("h_count 100.0") && page.contains("h_sum 5050.0"), "{page}");
 }
 
 /// Each mode of a gauge, of the values 3 and 5.
@@ -328,9 +352,9 @@ fn recorders_record_together() {
     }
     let page = encode(&third.0, Format::Text004);
     for line in [
-        r#"ryot_inference_requests_total{finish_reason="stop",model="m",status="success"} 2.0"#,
-        r#"ryot_tokens_generated_total{model="m",token_type="completion"} 6.0"#,
-        r#"ryot_tokens_per_second{batch_size="",model="m",time_window="1m"} 6.0"#,
+        r#"ryot_inference_requests_total{model="m",status="success"} 2.0"#,
+        r#"ryot_tokens_generated_total{generation_mode="standard",model="m",token_type="completion"} 6.0"#,
+        r#"ryot_tokens_per_second{model="m",time_window="1m"} 6.0"#,
     ] {
         assert!(page.contains(line), "{line} is not on {page}");
     }

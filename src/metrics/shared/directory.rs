@@ -60,9 +60,9 @@ pub(in super::super) struct Place {
 }
 
 impl Place {
-    /// Whether all processes write the same cells of a series.
-    pub(in super::super) fn is_plain(self) -> bool {
-        self.node == 0
+    /// Whether its series are gauges of which each process has a value.
+    pub(in super::super) fn is_gauge(self) -> bool {
+        self.node != 0 && self.mode != 0
     }
 }
 
