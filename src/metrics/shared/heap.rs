@@ -31,6 +31,8 @@ pub(super) mod header {
     pub(in super::super) const CHANGES: u64 = 7;
     /// The number of the series that was made last.
     pub(in super::super) const SERIAL: u64 = 8;
+    /// A number made of the namespace in which processes know each other.
+    pub(in super::super) const NAMESPACE: u64 = 9;
     /// Heads of the lists of free pieces, by the logarithm of their length.
     pub(in super::super) const FREE: u64 = 10;
     pub(in super::super) const LOG_LEN: u64 = 31;

@@ -27,7 +27,7 @@ pub(super) use self::directory::{Child, Place as FamilyPlace};
 pub(super) use self::heap::Guard;
 use self::heap::header;
 pub(super) use self::notes::CELLS as NOTES;
-use self::process::{Identity, boot};
+use self::process::{Identity, boot, namespace};
 pub(super) use self::written::Written;
 use super::mapping::{SEGMENT_BYTES, SEGMENT_CELLS, Segments};
 use crate::clock::{Clock, MonotonicClock};
@@ -152,6 +152,10 @@ impl Shared {
             return Err(corrupt(&self.path, &what));
         } else if made != boot() {
             Self::reset(head, cells); // what it counted ended with the machine
+        } else if head[header::NAMESPACE as usize].load(Ordering::Acquire) != namespace() {
+            let why = "processes of another container write it; give each container its own, or \
+                       remove it when none uses it";
+            return Err(refused(&self.path, why));
         }
         self.map(guard.file())
     }
@@ -162,6 +166,7 @@ impl Shared {
         (header::FIRST_FAMILY..header::END).for_each(|at| set(at, 0));
         set(header::SIZE, cells);
         set(header::USED, header::END);
+        set(header::NAMESPACE, namespace());
         set(header::VERSION, VERSION);
         set(header::BOOT, boot());
         set(header::MAGIC, MAGIC);
