@@ -61,6 +61,7 @@ _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "series_limit": (_is_whole, "a whole number"),
     "gpu": (_is_bool, "True or False"),
     "gpu_interval": (_is_number, "a number of seconds"),
+    "shared": (_is_text, "a name or a path"),
 }
 
 

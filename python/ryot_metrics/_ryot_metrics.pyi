@@ -156,6 +156,7 @@ class Gauge:
         subsystem: str = "",
         unit: str = "",
         registry: CollectorRegistry | None = ...,
+        multiprocess_mode: str = "all",
         *,
         series_limit: int | None = ...,
         idle_ttl: float | None = ...,
@@ -369,6 +370,7 @@ def apply_settings(
     series_limit: int,
     gpu: bool,
     gpu_interval: float,
+    shared: str,
 ) -> None: ...
 
 # --- requests

@@ -63,6 +63,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "series_limit": int,
     "gpu": _bool,
     "gpu_interval": float,
+    "shared": str,
 }
 """Each setting, in the order in which they are shown, by what reads its variable."""
 

@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ryot_metrics import RyotError, _serve, catalogue, models
+from ryot_metrics import RyotError, _exporter, _serve, catalogue, models
 from ryot_metrics.config import settings
 from ryot_metrics.observability.commands import add_commands
 from ryot_metrics.uds.run import add_uds
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     pull.set_defaults(run=_pull)
     _add_top(commands)
     add_uds(commands)
+    _exporter.add_exporter(commands)
     table = commands.add_parser("catalogue", help="print the table of metric families")
     table.set_defaults(run=lambda _: print(catalogue.markdown(), end=""))
     config = commands.add_parser("config", help="print the settings and where they come from")

@@ -49,6 +49,9 @@ class Settings:
             `model="__overflow__"`.
         gpu: Whether GPUs are read, by a native thread that starts with the first page.
         gpu_interval: Seconds between two readings of GPUs, above 0 and 3600 at most.
+        shared: What the worker processes of a service share, so that the page of each is the page
+            of all: a name, for a file in `/dev/shm`, or a path. Before the first write; it cannot
+            change after that. Default empty: nothing is shared.
         sources: Where each setting came from: `default`, `environment` or `configure`.
     """
 
@@ -63,6 +66,7 @@ class Settings:
     series_limit: int = 10_000
     gpu: bool = True
     gpu_interval: float = 5.0
+    shared: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
@@ -87,6 +91,7 @@ class Settings:
             self.series_limit,
             self.gpu,
             self.gpu_interval,
+            self.shared,
         )
 
 
@@ -127,6 +132,7 @@ def configure(
     series_limit: int | _Kept | None = _KEPT,
     gpu: bool | _Kept | None = _KEPT,
     gpu_interval: float | _Kept | None = _KEPT,
+    shared: str | _Kept | None = _KEPT,
 ) -> Settings:
     """Changes settings, at any time; those not named stay, and None brings a default back.
 

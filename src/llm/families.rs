@@ -4,7 +4,7 @@
 //! each page shows the sums over its own: nothing is written twice. So it is with labels that only
 //! other profiles show.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
@@ -15,7 +15,8 @@ use super::merged::Merged;
 use super::profile::PROFILES;
 use crate::error::Result;
 use crate::metrics::{
-    Desc, Family, NativeOptions, Options, Rebucketed, SERIES_LIMIT, Sampling, Sink, Source,
+    Desc, Family, GaugeMode, Merge, NativeOptions, Options, Rebucketed, SERIES_LIMIT, Sampling,
+    Shared, Sink, Source,
 };
 
 /// How a family is made.
@@ -43,10 +44,12 @@ pub(super) struct Slot {
     /// A gauge is always recorded, for its steps up and down must meet.
     sampling: Option<Arc<Sampling>>,
     hidden: AtomicBool,
+    /// With worker processes, where all families are.
+    shared: Arc<OnceLock<Arc<Shared>>>,
 }
 
 impl Slot {
-    fn new(name: Name) -> Self {
+    fn new(name: Name, shared: Arc<OnceLock<Arc<Shared>>>) -> Self {
         let row = name.row();
         let sampled = matches!(row.shape, Shape::Counter | Shape::Untyped | Shape::Histogram(_));
         Self {
@@ -55,6 +58,7 @@ impl Slot {
             family: OnceLock::new(),
             sampling: sampled.then(Arc::default),
             hidden: AtomicBool::new(false),
+            shared,
         }
     }
 
@@ -80,7 +84,14 @@ impl Slot {
             row.labels.iter().chain(row.unshown).map(|name| (*name).into()).collect();
         desc.bounds = stored_bounds(self.name, &plan.bounds).into();
         desc.native = plan.native;
-        Family::new(desc, options)
+        desc.mode = mode(self.name);
+        let family = Family::new(desc, options);
+        if let Some(shared) = self.shared.get()
+            && let Err(error) = family.share(shared)
+        {
+            shared.report(error.to_string());
+        }
+        family
     }
 
     /// The family, unless nothing was written or it is switched off.
@@ -129,6 +140,26 @@ impl Slot {
     }
 }
 
+/// What worker processes have of a gauge. Most say how much of something there is in each, so they
+/// add up; devices and caches that all of them see are as whoever looked last says.
+fn mode(name: Name) -> GaugeMode {
+    let merge = match name {
+        Name::EngineDecodeMin => Merge::Min,
+        Name::EngineDecodeMax => Merge::Max,
+        Name::ActiveRequests
+        | Name::QueueDepth
+        | Name::EngineActive
+        | Name::EngineQueued
+        | Name::EngineBudget
+        | Name::KvCacheSize
+        | Name::PrefixResident
+        | Name::PipelineActive
+        | Name::PipelineStageActive => Merge::Sum,
+        _ => Merge::MostRecent,
+    };
+    GaugeMode { merge, is_live: true }
+}
+
 /// The description of a row as its own page has it, without buckets.
 pub(super) fn describe(row: &Row) -> Desc {
     Desc::new(row.shape.kind(), row.name, row.help, row.labels).expect("a row is a valid family")
@@ -159,11 +190,40 @@ pub(super) struct Buckets {
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Families(Vec<Slot>);
+pub(super) struct Families {
+    slots: Vec<Slot>,
+    shared: Arc<OnceLock<Arc<Shared>>>,
+    /// The mapping's last family when it was last looked at.
+    seen: AtomicU64,
+}
 
 impl Families {
     pub(super) fn new() -> Self {
-        Self(Name::ALL.iter().map(|name| Slot::new(*name)).collect())
+        let shared = Arc::new(OnceLock::new());
+        let slots = Name::ALL.iter().map(|name| Slot::new(*name, shared.clone())).collect();
+        Self { slots, shared, seen: AtomicU64::new(0) }
+    }
+
+    /// The families that were made.
+    fn made(&self) -> impl Iterator<Item = &Arc<Family>> {
+        self.slots.iter().filter_map(|slot| slot.family.get())
+    }
+
+    /// Makes those that another process has written.
+    fn look(&self) {
+        let Some(shared) = self.shared.get() else { return };
+        let last = shared.last_family();
+        if self.seen.swap(last, Ordering::Relaxed) == last {
+            return;
+        }
+        let names = match shared.family_names() {
+            Ok(names) => names,
+            Err(error) => return shared.report(error.to_string()),
+        };
+        let missing = self.slots.iter().filter(|slot| !slot.is_made());
+        for slot in missing.filter(|slot| names.iter().any(|it| it == slot.name.row().name)) {
+            slot.get();
+        }
     }
 
     /// The family, which exists from now on.
@@ -172,12 +232,12 @@ impl Families {
     }
 
     pub(super) fn slot(&self, name: Name) -> &Slot {
-        &self.0[name as usize]
+        &self.slots[name as usize]
     }
 
     /// How often each family was full, of those that were.
     pub(super) fn overflowed(&self) -> impl Iterator<Item = (Name, u64)> {
-        let made = self.0.iter().filter_map(|slot| Some((slot.name, slot.family.get()?)));
+        let made = self.slots.iter().filter_map(|slot| Some((slot.name, slot.family.get()?)));
         made.map(|(name, family)| (name, family.overflowed())).filter(|(_, count)| *count > 0)
     }
 
@@ -212,6 +272,33 @@ impl Stored {
 }
 
 impl Source for Stored {
+    fn prepare(&self) {
+        self.computed.families.look();
+        self.computed.families.made().for_each(|family| family.prepare());
+    }
+
+    fn share(&self, shared: &Arc<Shared>) -> Result<()> {
+        let families = &self.computed.families;
+        let _ = families.shared.set(shared.clone());
+        for family in families.made() {
+            if let Err(error) = family.share(shared) {
+                shared.report(error.to_string());
+            }
+        }
+        if let Err(error) = self.computed.rates.share(shared, self.computed.clock.now()) {
+            shared.report(error.to_string());
+        }
+        Ok(())
+    }
+
+    fn check_unwritten(&self) -> Result<()> {
+        self.computed.families.made().try_for_each(|family| family.check_unwritten())
+    }
+
+    fn after_fork(&self) {
+        self.computed.families.made().for_each(|family| family.after_fork());
+    }
+
     fn describe(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
@@ -221,9 +308,9 @@ impl Source for Stored {
         let overflowed: u64 = families.overflowed().map(|(_, count)| count).sum();
         if overflowed > 0 {
             let series = families.get(Name::Dropped).series(&["cardinality"]);
-            series.add(overflowed as f64 - series.get());
+            series.raise(overflowed as f64); // of several processes, each says it
         }
-        for (slot, desc) in families.0.iter().zip(&self.descs) {
+        for (slot, desc) in families.slots.iter().zip(&self.descs) {
             if slot.name.row().shape == Shape::Computed {
                 if !slot.hidden.load(Ordering::Relaxed) {
                     give(desc, &self.computed.samples(slot.name), sink);

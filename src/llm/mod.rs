@@ -27,6 +27,7 @@ mod scope;
 mod scorecard;
 mod sessions;
 mod settings;
+mod shared_rates;
 mod steps;
 mod view;
 mod windows;

@@ -3,7 +3,8 @@
 //! Who counts a token says when; it goes into a slot of five seconds, so that counting is one
 //! atomic step and the history has the size of the longest window. A page sums the slots of a
 //! window: the rate is of the time that these slots cover, and of no time before the recorder was
-//! made. Time is an argument. Must not know: names of families, series.
+//! made. Time is an argument. Worker processes that share a mapping have their slots there. Must not
+//! know: names of families, series.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,10 +14,11 @@ use parking_lot::RwLock;
 
 use super::classes::{BATCH_SIZES, batch_size_index};
 use super::labels::DTYPES;
+use super::shared_rates::SharedRates;
 use super::windows::Window;
 use crate::clock::{Nanos, seconds_between};
 use crate::error::{Error, Result};
-use crate::metrics::SERIES_LIMIT;
+use crate::metrics::{SERIES_LIMIT, Shared};
 
 pub(super) const SLOT_SECONDS: u64 = 5;
 const SLOT: Nanos = SLOT_SECONDS * 1_000_000_000;
@@ -33,15 +35,26 @@ const TOKENS: u64 = (1 << TOKEN_BITS) - 1;
 
 /// The slots of the longest window.
 #[derive(Debug)]
-struct Ring(Box<[AtomicU64]>);
+enum Ring {
+    Own(Box<[AtomicU64]>),
+    Shared(&'static [AtomicU64]),
+}
 
 impl Ring {
     fn new(slots: usize) -> Self {
-        Self((0..slots).map(|_| AtomicU64::new(0)).collect())
+        Self::Own((0..slots).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn slots(&self) -> &[AtomicU64] {
+        match self {
+            Self::Own(slots) => slots,
+            Self::Shared(slots) => slots,
+        }
     }
 
     fn slot(&self, epoch: u64) -> &AtomicU64 {
-        &self.0[epoch as usize % self.0.len()]
+        let slots = self.slots();
+        &slots[epoch as usize % slots.len()]
     }
 
     fn add(&self, at: Nanos, tokens: u64) {
@@ -69,29 +82,43 @@ impl Ring {
 }
 
 /// The tokens of one model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ModelRates {
     rings: [OnceLock<Ring>; BATCH_SIZES.len()],
     /// Where the type that the model computes in stands among [`DTYPES`].
     dtype: AtomicUsize,
     /// The length of a ring that is made now.
     slots: Arc<AtomicUsize>,
+    name: Arc<str>,
+    shared: Arc<OnceLock<SharedRates>>,
 }
 
 impl ModelRates {
     /// Counts tokens that were produced in a batch of so many sequences, 0 if unknown.
     pub(super) fn add(&self, at: Nanos, batch_size: usize, tokens: u64) {
-        let ring = &self.rings[batch_size_index(batch_size)];
-        let empty = || Ring::new(self.slots.load(Ordering::Relaxed));
-        ring.get_or_init(empty).add(at, tokens);
+        let class = batch_size_index(batch_size);
+        let shared = self.shared.get();
+        let at = shared.map_or(at, |shared| shared.time(at));
+        self.rings[class].get_or_init(|| self.ring(BATCH_SIZES[class])).add(at, tokens);
+    }
+
+    fn ring(&self, class: &str) -> Ring {
+        let shared = self.shared.get().and_then(|shared| shared.slots(&self.name, class));
+        shared.map_or_else(|| Ring::new(self.slots.load(Ordering::Relaxed)), Ring::Shared)
     }
 
     pub(super) fn set_dtype(&self, index: usize) {
         self.dtype.store(index, Ordering::Relaxed);
+        if let Some(cell) = self.shared.get().and_then(|shared| shared.dtype(&self.name)) {
+            cell.store(index as u64 + 1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn dtype(&self) -> &'static str {
-        DTYPES[self.dtype.load(Ordering::Relaxed)]
+        let cell = self.shared.get().and_then(|shared| shared.dtype(&self.name));
+        let shared = cell.map_or(0, |cell| cell.load(Ordering::Relaxed)) as usize;
+        let own = self.dtype.load(Ordering::Relaxed);
+        DTYPES[shared.checked_sub(1).filter(|it| *it < DTYPES.len()).unwrap_or(own)]
     }
 }
 
@@ -112,6 +139,7 @@ pub(super) struct Rates {
     /// The length of the longest window.
     slots: Arc<AtomicUsize>,
     models: RwLock<IndexMap<Arc<str>, Arc<ModelRates>>>,
+    shared: Arc<OnceLock<SharedRates>>,
 }
 
 impl Rates {
@@ -123,6 +151,25 @@ impl Rates {
             windows: RwLock::default(),
             slots: Arc::new(SLOTS_AT_LEAST.into()),
             models: RwLock::default(),
+            shared: Arc::default(),
+        }
+    }
+
+    /// Counts together with the other processes of a mapping from now on.
+    pub(super) fn share(&self, shared: &Arc<Shared>, now: Nanos) -> Result<()> {
+        let slots = self.slots.load(Ordering::Relaxed);
+        let _ = self.shared.set(SharedRates::new(shared, slots, now)?);
+        Ok(())
+    }
+
+    /// Takes over the models that other processes have counted tokens of.
+    fn look(&self) {
+        let Some(shared) = self.shared.get() else { return };
+        for (values, slots) in shared.all() {
+            let [model, class] = &*values else { continue };
+            if let Some(class) = BATCH_SIZES.iter().position(|it| **it == **class) {
+                self.of(model).rings[class].get_or_init(|| Ring::Shared(slots));
+            }
         }
     }
 
@@ -133,7 +180,7 @@ impl Rates {
     pub(super) fn check_windows(&self, windows: &[Window]) -> Result<()> {
         let models = self.models.read();
         let rings = models.values().flat_map(|rates| &rates.rings).filter_map(OnceLock::get);
-        let Some(kept) = rings.map(|ring| ring.0.len()).min() else { return Ok(()) };
+        let Some(kept) = rings.map(|ring| ring.slots().len()).min() else { return Ok(()) };
         windows.iter().find(|window| window.slots > kept).map_or(Ok(()), |window| {
             let (name, kept) = (&window.name, kept as u64 * SLOT_SECONDS);
             let text = format!(
@@ -168,22 +215,34 @@ impl Rates {
         let mut models = self.models.write();
         let full =
             models.len() >= self.limit.load(Ordering::Relaxed) && !models.contains_key(model);
-        let slots = || ModelRates { slots: self.slots.clone(), ..ModelRates::default() };
-        let name = if full { "__overflow__" } else { model };
-        models.entry(name.into()).or_insert_with(|| Arc::new(slots())).clone()
+        let name: Arc<str> = if full { "__overflow__" } else { model }.into();
+        let empty = || ModelRates {
+            rings: Default::default(),
+            dtype: AtomicUsize::default(),
+            slots: self.slots.clone(),
+            name: name.clone(),
+            shared: self.shared.clone(),
+        };
+        models.entry(name.clone()).or_insert_with(|| Arc::new(empty())).clone()
     }
 
     /// Whether a token of this model was ever counted.
     pub(super) fn knows(&self, model: &str) -> bool {
+        self.look();
         let models = self.models.read();
         models.get(model).is_some_and(|rates| rates.rings.iter().any(|ring| ring.get().is_some()))
     }
 
     /// The rates over a window of so many slots, of each model and class of batch that had a token.
     pub(super) fn over(&self, slots: usize, now: Nanos) -> Vec<Rate> {
+        self.look();
+        let (now, began) = match self.shared.get() {
+            Some(shared) => (shared.time(now), 0),
+            None => (now, self.began),
+        };
         let start = (now / SLOT + 1).saturating_sub(slots as u64) * SLOT;
         // In the first second after the start, a rate would be anything.
-        let seconds = seconds_between(start.max(self.began), now).max(1.0);
+        let seconds = seconds_between(start.max(began), now).max(1.0);
         let models = self.models.read();
         let rings = models.iter().flat_map(|(model, rates)| {
             let rings = rates.rings.iter().zip(BATCH_SIZES);

@@ -3,14 +3,15 @@
 //! A run is a slice that lives as long as the process, so the hot path is one pointer away from
 //! its cells and needs neither a lock nor a reference count. A run that is dropped goes to a
 //! free list for its length and is handed out again, zeroed; segments themselves are never
-//! returned to the system. Where the segments come from is this file's secret: series only see
-//! slices.
+//! returned to the system. Cells can be moved, once, to a run that other processes write too.
 
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+use super::mapping::Place;
 
 /// Cells in one segment: 64 KiB.
 const SEGMENT_CELLS: usize = 8192;
@@ -42,11 +43,26 @@ impl Arena {
 
 /// An owned run of cells, all zero at first.
 #[derive(Debug)]
-pub(super) struct Cells(&'static [AtomicU64]);
+pub(super) struct Cells {
+    place: Place,
+    owned: &'static [AtomicU64],
+}
 
 impl Cells {
     pub(super) fn new(len: usize) -> Self {
-        Self(ARENA.lock().get_or_insert_default().take(len))
+        let owned = ARENA.lock().get_or_insert_default().take(len);
+        Self { place: Place::new(owned), owned }
+    }
+
+    /// Has a run of the same length in their place; what they hold stays behind, see
+    /// [`own`](Self::own).
+    pub(super) fn move_to(&self, run: &'static [AtomicU64]) {
+        self.place.set(run);
+    }
+
+    /// The run that they began with.
+    pub(super) fn own(&self) -> &'static [AtomicU64] {
+        self.owned
     }
 }
 
@@ -54,17 +70,17 @@ impl Deref for Cells {
     type Target = [AtomicU64];
 
     fn deref(&self) -> &[AtomicU64] {
-        self.0
+        self.place.get()
     }
 }
 
 impl Drop for Cells {
     fn drop(&mut self) {
-        for cell in self.0 {
+        for cell in self.owned {
             cell.store(0, Ordering::Relaxed);
         }
         let mut arena = ARENA.lock();
-        arena.get_or_insert_default().free.entry(self.0.len()).or_default().push(self.0);
+        arena.get_or_insert_default().free.entry(self.owned.len()).or_default().push(self.owned);
     }
 }
 

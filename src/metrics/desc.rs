@@ -89,6 +89,109 @@ impl Kind {
     }
 }
 
+/// How the values that several processes have of a gauge become what the page shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Each stands there, with the label `pid`.
+    All,
+    /// Their sum.
+    Sum,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The one that was set last.
+    MostRecent,
+}
+
+impl Merge {
+    /// Two values as one.
+    pub(super) fn of(self, a: f64, b: f64) -> f64 {
+        match self {
+            Self::Sum => a + b,
+            Self::Min => a.min(b),
+            Self::Max => a.max(b),
+            Self::All | Self::MostRecent => b,
+        }
+    }
+}
+
+/// What worker processes that share a mapping have of a gauge; without effect in a single process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GaugeMode {
+    /// How their values become one.
+    pub merge: Merge,
+    /// Only the values of processes that are there.
+    pub is_live: bool,
+}
+
+impl Default for GaugeMode {
+    /// `all`, as in `prometheus_client`.
+    fn default() -> Self {
+        Self { merge: Merge::All, is_live: false }
+    }
+}
+
+impl GaugeMode {
+    const WORDS: [&str; 10] = [
+        "all",
+        "liveall",
+        "sum",
+        "livesum",
+        "min",
+        "livemin",
+        "max",
+        "livemax",
+        "mostrecent",
+        "livemostrecent",
+    ];
+
+    /// All modes.
+    pub(super) const ALL: [Self; 10] = [
+        Self { merge: Merge::All, is_live: false },
+        Self { merge: Merge::All, is_live: true },
+        Self { merge: Merge::Sum, is_live: false },
+        Self { merge: Merge::Sum, is_live: true },
+        Self { merge: Merge::Min, is_live: false },
+        Self { merge: Merge::Min, is_live: true },
+        Self { merge: Merge::Max, is_live: false },
+        Self { merge: Merge::Max, is_live: true },
+        Self { merge: Merge::MostRecent, is_live: false },
+        Self { merge: Merge::MostRecent, is_live: true },
+    ];
+
+    /// The mode with `prometheus_client`'s word for it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] with the words that there are.
+    ///
+    /// ```
+    /// use ryot_metrics::metrics::GaugeMode;
+    /// assert!(GaugeMode::parse("livesum")?.is_live);
+    /// assert!(GaugeMode::parse("avg").is_err());
+    /// # Ok::<(), ryot_metrics::error::Error>(())
+    /// ```
+    pub fn parse(word: &str) -> Result<Self> {
+        let place = Self::WORDS.iter().position(|known| *known == word);
+        place.map(|place| Self::ALL[place]).ok_or_else(|| {
+            let known = Self::WORDS.join(", ");
+            let text = format!("Invalid multiprocess mode: {word:?}; it must be one of {known}");
+            Error::InvalidArgument(text)
+        })
+    }
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        let place = Self::ALL.iter().position(|mode| *mode == self);
+        place.map_or("", |place| Self::WORDS[place])
+    }
+
+    /// Each process has a value of its own: of all modes but the one whose last write counts.
+    pub(super) fn is_per_process(self) -> bool {
+        self.is_live || self.merge != Merge::MostRecent
+    }
+}
+
 /// The description of a family. Its name has no suffix of its kind: the counter `jobs_total` is
 /// the family `jobs`.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +214,8 @@ pub struct Desc {
     pub native: Option<NativeOptions>,
     /// The quantiles of a summary.
     pub quantiles: Option<Quantiles>,
+    /// What worker processes have of a gauge.
+    pub mode: GaugeMode,
 }
 
 impl Desc {
@@ -142,6 +247,7 @@ impl Desc {
             states: [].into(),
             native: None,
             quantiles: None,
+            mode: GaugeMode::default(),
         })
     }
 
@@ -213,6 +319,13 @@ impl Desc {
         quantiles.check()?;
         self.quantiles = Some(quantiles);
         Ok(self)
+    }
+
+    /// The same as a gauge of worker processes in this mode.
+    #[must_use]
+    pub fn with_mode(mut self, mode: GaugeMode) -> Self {
+        self.mode = mode;
+        self
     }
 
     /// The label that the kind adds to samples of its own accord; empty if it adds none.

@@ -1,19 +1,21 @@
 //! A family: a description and its series by label values.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use parking_lot::RwLock;
 
-use super::desc::Desc;
+use super::desc::{Desc, Kind, Merge};
 use super::labels::{Key, LabelSet, OwnedKey};
+use super::link::Link;
 use super::registry::Registry;
 use super::sampling::Sampling;
 use super::series::Series;
-use super::sink::{Sink, Source};
+use super::shared::Shared;
+use super::sink::{Sink, Source, Value};
 use crate::clock::{WallClock, unix_seconds};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The most series that a family holds by default; see [`Options::series_limit`].
 pub const SERIES_LIMIT: usize = 10_000;
@@ -54,7 +56,7 @@ impl Default for Options {
     }
 }
 
-type SeriesMap = IndexMap<OwnedKey, Arc<Series>, ahash::RandomState>;
+pub(super) type SeriesMap = IndexMap<OwnedKey, Arc<Series>, ahash::RandomState>;
 
 /// A family of series.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct Family {
     /// [`Options::series_limit`], as it is now.
     series_limit: AtomicUsize,
     overflowed: AtomicU64,
+    /// Where worker processes share it.
+    link: OnceLock<Link>,
 }
 
 impl Family {
@@ -76,6 +80,7 @@ impl Family {
             options,
             series: RwLock::default(),
             overflowed: AtomicU64::new(0),
+            link: OnceLock::new(),
         };
         if family.desc.label_names.is_empty() && !family.options.absent_if_empty {
             family.series::<&str>(&[]);
@@ -105,15 +110,30 @@ impl Family {
     /// If there are not as many values as label names: a programmer's error.
     pub fn series<V: AsRef<str>>(&self, values: &[V]) -> Arc<Series> {
         assert_eq!(values.len(), self.desc.label_names.len(), "{}", self.desc.name);
-        if let Some(series) = self.series.read().get(&Key(values)) {
-            return series.clone();
+        let link = self.link.get();
+        if link.is_some_and(Link::is_stale) {
+            self.catch_up();
         }
+        let known = self.series.read().get(&Key(values)).cloned();
+        let series = known.unwrap_or_else(|| self.find_or_make(values));
+        if let Some(link) = link
+            && let Err(error) = series.take_own()
+        {
+            link.shared.report(error.to_string());
+        }
+        series
+    }
+
+    fn find_or_make<V: AsRef<str>>(&self, values: &[V]) -> Arc<Series> {
         let mut map = self.series.write();
+        if let Some(link) = self.link.get() {
+            self.sync(link, &mut map);
+        }
         if map.len() >= self.series_limit.load(Ordering::Relaxed) {
             if let Some(series) = map.get(&Key(values)) {
                 return series.clone(); // made by another thread meanwhile
             }
-            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            self.overflow().fetch_add(1, Ordering::Relaxed);
             let overflow: Vec<&str> = (0..values.len())
                 .map(|index| if index == 0 { "__overflow__" } else { "other" })
                 .collect();
@@ -124,37 +144,97 @@ impl Family {
 
     /// The series with these label values, if there is one.
     pub fn find<V: AsRef<str>>(&self, values: &[V]) -> Option<Arc<Series>> {
+        self.catch_up();
         self.series.read().get(&Key(values)).cloned()
     }
 
     fn insert<V: AsRef<str>>(&self, map: &mut SeriesMap, values: &[V]) -> Arc<Series> {
-        let key = OwnedKey::new(values);
-        let make = || {
-            let omit_empty = self.options.omit_empty_labels;
-            let added = self.desc.added_label();
-            let labels = LabelSet::beside(added, &self.desc.label_names, values, omit_empty);
-            Arc::new(Series::new(self.desc.clone(), labels, &self.options))
-        };
-        map.entry(key).or_insert_with(make).clone()
+        if let Some(series) = map.get(&Key(values)) {
+            return series.clone();
+        }
+        let series = self.make(values);
+        map.insert(OwnedKey::new(values), series.clone());
+        if let Some(link) = self.link.get() {
+            self.publish(link, &series);
+        }
+        series
+    }
+
+    /// A series that is in no map.
+    pub(super) fn make<V: AsRef<str>>(&self, values: &[V]) -> Arc<Series> {
+        let omit_empty = self.options.omit_empty_labels;
+        let added = self.desc.added_label();
+        let labels = LabelSet::beside(added, &self.desc.label_names, values, omit_empty);
+        Arc::new(Series::new(self.desc.clone(), labels, &self.options))
     }
 
     /// Takes the series with these values off the page; false if there was none.
     pub fn remove<V: AsRef<str>>(&self, values: &[V]) -> bool {
-        self.series.write().shift_remove(&Key(values)).is_some()
+        self.catch_up();
+        let mut map = self.series.write();
+        let removed = map.shift_remove(&Key(values));
+        if let Some(series) = &removed {
+            self.withdraw(std::slice::from_ref(series));
+        }
+        removed.is_some()
     }
 
     /// Takes the series off the page whose label values, in the order of the names, are chosen;
     /// returns how many.
     pub fn remove_where(&self, chosen: impl Fn(&[Box<str>]) -> bool) -> usize {
+        self.catch_up();
         let mut map = self.series.write();
-        let before = map.len();
-        map.retain(|key, _| !chosen(&key.0));
-        before - map.len()
+        let mut removed = Vec::new();
+        map.retain(|key, series| {
+            let stays = !chosen(&key.0);
+            if !stays {
+                removed.push(series.clone());
+            }
+            stays
+        });
+        self.withdraw(&removed);
+        removed.len()
     }
 
     /// Takes all series off the page.
     pub fn clear(&self) {
-        self.series.write().clear();
+        self.remove_where(|_| true);
+    }
+
+    pub(super) fn map(&self) -> &RwLock<SeriesMap> {
+        &self.series
+    }
+
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.get()
+    }
+
+    /// Writes to a mapping from now on, with the other processes there.
+    pub(super) fn link_to(&self, shared: &Arc<Shared>) -> Result<()> {
+        if self.link.get().is_none() {
+            let _ = self.link.set(Link::new(shared, &self.desc, &self.options)?);
+            self.catch_up();
+        }
+        Ok(())
+    }
+
+    /// Grows when series were found to be gone that another process removed: whoever keeps some
+    /// looks whether they are [replaced](Self::replaced).
+    pub fn edits(&self) -> u64 {
+        let Some(link) = self.link.get() else { return 0 };
+        if link.is_stale() {
+            self.catch_up();
+        }
+        link.edits()
+    }
+
+    /// Whether a lookup gives another series than this one.
+    pub fn replaced(&self, series: &Arc<Series>) -> bool {
+        self.is_replaced(series)
+    }
+
+    fn overflow(&self) -> &AtomicU64 {
+        self.link.get().and_then(Link::overflowed).unwrap_or(&self.overflowed)
     }
 
     /// Whether a series of it can become idle; see [`Options::idle_ttl`].
@@ -184,23 +264,38 @@ impl Family {
 
     /// How often a new label set met a full family.
     pub fn overflowed(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
+        self.overflow().load(Ordering::Relaxed)
     }
 }
 
 impl Source for Family {
+    fn prepare(&self) {
+        self.catch_up();
+    }
+
+    fn share(&self, shared: &Arc<Shared>) -> Result<()> {
+        self.link_to(shared)
+    }
+
+    fn check_unwritten(&self) -> Result<()> {
+        if self.link.get().is_none() && self.all().iter().any(|series| series.is_written()) {
+            let name = &self.desc.name;
+            let text = format!("shared: {name} was written before; share before the first write");
+            return Err(Error::InvalidArgument(text));
+        }
+        Ok(())
+    }
+
+    fn after_fork(&self) {
+        self.enter_after_fork();
+    }
+
     fn describe(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }
 
     fn collect(&self, sink: &mut dyn Sink) {
-        if let Some(ttl) = self.options.idle_ttl {
-            let now = (self.options.now)();
-            // Nobody can take a new hold of a series while the map is locked.
-            let stays =
-                |series: &Arc<Series>| !series.note_idle(now, ttl) || Arc::strong_count(series) > 1;
-            self.series.write().retain(|_, series| stays(series));
-        }
+        self.forget_idle();
         if sink.is_prompt() {
             self.give(self.series.read().values(), sink);
         } else {
@@ -211,9 +306,52 @@ impl Source for Family {
 }
 
 impl Family {
+    fn forget_idle(&self) {
+        let Some(ttl) = self.options.idle_ttl else { return };
+        let now = (self.options.now)();
+        let elsewhere =
+            |series: &Series| series.lease.get().is_some_and(|lease| lease.is_held_elsewhere());
+        // Nobody can take a new hold of a series while the map is locked.
+        let mut gone = Vec::new();
+        let mut map = self.series.write();
+        map.retain(|_, series| {
+            let stays =
+                !series.note_idle(now, ttl) || Arc::strong_count(series) > 1 || elsewhere(series);
+            if !stays && self.link.get().is_some() {
+                gone.push(series.clone());
+            }
+            stays
+        });
+        self.withdraw(&gone);
+    }
+
+    /// Whether each process stands for itself on the page.
+    fn is_by_process(&self) -> bool {
+        let all = self.desc.kind == Kind::Gauge && self.desc.mode.merge == Merge::All;
+        all && self.link.get().is_some()
+    }
+
+    /// The values of each process, with the label `pid`.
+    fn give_by_process<'a>(&self, all: impl Iterator<Item = &'a Arc<Series>>, sink: &mut dyn Sink) {
+        let pid = std::iter::once("pid".into());
+        let label_names = self.desc.label_names.iter().cloned().chain(pid).collect();
+        let desc = Desc { label_names, ..(*self.desc).clone() };
+        sink.family(&desc);
+        for series in all.filter(|series| !series.is_idle()) {
+            let Some(lease) = series.lease.get() else { continue };
+            lease.each_process(|pid, value| {
+                let labels = series.labels().extended(&desc, [&*pid.to_string()].into_iter());
+                sink.sample(&desc, &labels, &Value::Gauge(value).into());
+            });
+        }
+    }
+
     fn give<'a>(&self, all: impl ExactSizeIterator<Item = &'a Arc<Series>>, sink: &mut dyn Sink) {
         if all.len() == 0 && self.options.absent_if_empty {
             return;
+        }
+        if self.is_by_process() {
+            return self.give_by_process(all, sink);
         }
         sink.family(&self.desc);
         let mut counts = Vec::new();

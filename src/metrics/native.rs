@@ -38,8 +38,18 @@ pub struct NativeSnapshot {
 /// Counts by index, ascending.
 type Buckets = Vec<(i32, u64)>;
 
+/// What the last value fell into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    Zero,
+    Nan,
+    /// The bucket in this place.
+    Positive(usize),
+    Negative(usize),
+}
+
 /// The state of a native histogram.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Native {
     options: NativeOptions,
     schema: i8,
@@ -51,6 +61,9 @@ pub(super) struct Native {
     started: f64,
     /// It lost precision, and starts anew when it may.
     degraded: bool,
+    touched: Touched,
+    /// There are other buckets than before the last observation.
+    rebuilt: bool,
 }
 
 impl Native {
@@ -65,12 +78,15 @@ impl Native {
             negative: Vec::new(),
             started: now,
             degraded: false,
+            touched: Touched::Zero,
+            rebuilt: true,
         }
     }
 
     /// Counts `n` observations of a value. The time of a new start, if there was one just before
     /// this value. The clock is read only past the limit.
     pub(super) fn observe(&mut self, value: f64, n: u64, now: WallClock) -> Option<f64> {
+        self.rebuilt = false;
         let before = if self.degraded { self.restart(now) } else { None };
         self.count_value(value, n);
         if self.options.max_buckets == 0 || self.len() <= self.options.max_buckets {
@@ -90,12 +106,23 @@ impl Native {
         self.count += n;
         if value.abs() <= self.zero_threshold {
             self.zero += n;
-        } else if !value.is_nan() {
+            self.touched = Touched::Zero;
+        } else if value.is_nan() {
+            self.touched = Touched::Nan;
+        } else {
             let index = index_of(self.schema, value.abs());
-            let buckets = if value < 0.0 { &mut self.negative } else { &mut self.positive };
+            let is_negative = value < 0.0;
+            let buckets = if is_negative { &mut self.negative } else { &mut self.positive };
             match buckets.binary_search_by_key(&index, |(known, _)| *known) {
-                Ok(place) => buckets[place].1 += n,
-                Err(place) => buckets.insert(place, (index, n)),
+                Ok(place) => {
+                    buckets[place].1 += n;
+                    let touched = if is_negative { Touched::Negative } else { Touched::Positive };
+                    self.touched = touched(place);
+                }
+                Err(place) => {
+                    buckets.insert(place, (index, n));
+                    self.rebuilt = true;
+                }
             }
         }
     }
@@ -129,6 +156,7 @@ impl Native {
             self.zero += buckets.drain(..near).map(|(_, count)| count).sum::<u64>();
         }
         self.zero_threshold = threshold;
+        self.rebuilt = true;
         true
     }
 
@@ -136,6 +164,7 @@ impl Native {
         if self.schema == MIN_SCHEMA {
             return false;
         }
+        self.rebuilt = true;
         self.schema -= 1;
         for buckets in [&mut self.positive, &mut self.negative] {
             for bucket in &mut *buckets {
@@ -148,6 +177,101 @@ impl Native {
             });
         }
         true
+    }
+
+    pub(super) fn options(&self) -> &NativeOptions {
+        &self.options
+    }
+
+    pub(super) fn is_rebuilt(&self) -> bool {
+        self.rebuilt
+    }
+
+    pub(super) fn touched(&self) -> Touched {
+        self.touched
+    }
+
+    /// The resolution, the zero bucket and what is no number.
+    pub(super) fn schema(&self) -> i8 {
+        self.schema
+    }
+
+    pub(super) fn zero_threshold(&self) -> f64 {
+        self.zero_threshold
+    }
+
+    pub(super) fn zero(&self) -> u64 {
+        self.zero
+    }
+
+    pub(super) fn started(&self) -> f64 {
+        self.started
+    }
+
+    pub(super) fn not_numbers(&self) -> u64 {
+        let buckets = self.positive.iter().chain(&self.negative);
+        self.count - self.zero - buckets.map(|(_, count)| count).sum::<u64>()
+    }
+
+    /// Buckets above and below zero.
+    pub(super) fn buckets(&self) -> (&[(i32, u64)], &[(i32, u64)]) {
+        (&self.positive, &self.negative)
+    }
+
+    /// Gets coarser until it has so many buckets at most.
+    pub(super) fn fit(&mut self, most: usize) {
+        while self.len() > most && self.halve() {}
+    }
+
+    /// Has these buckets from now on.
+    pub(super) fn restore(
+        &mut self,
+        schema: i8,
+        (zero_threshold, zero): (f64, u64),
+        not_numbers: u64,
+        positive: Buckets,
+        negative: Buckets,
+    ) {
+        let counts = positive.iter().chain(&negative).map(|(_, count)| count);
+        self.count = counts.sum::<u64>() + zero + not_numbers;
+        (self.schema, self.zero_threshold, self.zero) = (schema, zero_threshold, zero);
+        (self.positive, self.negative) = (positive, negative);
+    }
+
+    /// Adds another one, in the coarser resolution of both.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        while self.schema > other.schema && self.halve() {}
+        while other.schema > self.schema && other.halve() {}
+        let threshold = self.zero_threshold.max(other.zero_threshold);
+        for histogram in [&mut *self, &mut other] {
+            histogram.zero_up_to(threshold);
+        }
+        self.zero += other.zero;
+        self.count += other.count;
+        for (buckets, others) in
+            [(&mut self.positive, other.positive), (&mut self.negative, other.negative)]
+        {
+            for (index, n) in others {
+                match buckets.binary_search_by_key(&index, |(known, _)| *known) {
+                    Ok(place) => buckets[place].1 += n,
+                    Err(place) => buckets.insert(place, (index, n)),
+                }
+            }
+        }
+    }
+
+    /// Takes the buckets within this size into the zero bucket.
+    fn zero_up_to(&mut self, threshold: f64) {
+        if threshold <= self.zero_threshold {
+            return;
+        }
+        let schema = self.schema;
+        for buckets in [&mut self.positive, &mut self.negative] {
+            let near =
+                buckets.partition_point(|(index, _)| upper_bound(schema, *index) <= threshold);
+            self.zero += buckets.drain(..near).map(|(_, count)| count).sum::<u64>();
+        }
+        self.zero_threshold = threshold;
     }
 
     /// Each bucket as one value that stands for it, and its count; in no order.

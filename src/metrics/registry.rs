@@ -17,6 +17,7 @@ use super::family::{Family, Options};
 use super::labels::LabelSet;
 use super::names::check_label_name;
 use super::sample::Pairs;
+use super::sharing::Sharing;
 use super::sink::{Sink, Source, Value};
 use crate::error::{Error, Result};
 
@@ -35,6 +36,8 @@ pub struct Registry {
     page_len: AtomicUsize,
     /// How long it took.
     page_nanos: Arc<AtomicU64>,
+    /// With worker processes, where it is.
+    pub(super) sharing: Sharing,
 }
 
 #[derive(Default)]
@@ -112,7 +115,9 @@ impl Registry {
     /// [`Error::InvalidArgument`] if one of its names, sample suffixes included, is taken, or one
     /// of its labels is a label of the registry.
     pub fn register(&self, source: Arc<dyn Source>) -> Result<()> {
-        self.state.write().register(source, None, &self.labels.read())
+        self.state.write().register(source.clone(), None, &self.labels.read())?;
+        self.sharing.added(&*source);
+        Ok(())
     }
 
     /// Adds a source to a profile, which is new with its first source. The names of the first
@@ -122,7 +127,9 @@ impl Registry {
     /// # Errors
     /// As [`Self::register`].
     pub fn register_in(&self, profile: &'static str, source: Arc<dyn Source>) -> Result<()> {
-        self.state.write().register(source, Some(profile), &self.labels.read())
+        self.state.write().register(source.clone(), Some(profile), &self.labels.read())?;
+        self.sharing.added(&*source);
+        Ok(())
     }
 
     /// The profiles, in the order of their registration.
@@ -173,6 +180,7 @@ impl Registry {
         }
         let family = Family::new(desc, options);
         state.register(family.clone(), None, &self.labels.read())?;
+        self.sharing.added(&*family);
         Ok(family)
     }
 
@@ -191,6 +199,7 @@ impl Registry {
             return false;
         };
         let entry = state.sources.remove(index);
+        self.sharing.removed();
         if entry.profile.is_none() || entry.profile == state.profiles.first().copied() {
             for name in entry.names {
                 state.names.remove(&name);
@@ -224,6 +233,20 @@ impl Registry {
         self.state.read().target_info.clone()
     }
 
+    /// All sources.
+    pub(super) fn sources(&self) -> Vec<Arc<dyn Source>> {
+        self.state.read().sources.iter().map(|entry| entry.source.clone()).collect()
+    }
+
+    /// Whether a source of its own has a family of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.state
+            .read()
+            .sources
+            .iter()
+            .any(|entry| entry.names.contains(name) && !self.sharing.is_refused(&*entry.source))
+    }
+
     /// Gives all families to a sink. No lock of the registry is held meanwhile.
     pub fn collect(&self, sink: &mut dyn Sink) {
         self.collect_selected(Selection::default(), sink);
@@ -255,9 +278,14 @@ impl Registry {
         wanted: impl Fn(&Entry) -> bool,
         sink: &mut dyn Sink,
     ) {
+        self.sharing.look(self);
         let state = self.state.read();
         let sources: Vec<_> = state.shown(profile).filter(|entry| wanted(entry)).collect();
-        let sources: Vec<_> = sources.into_iter().map(|entry| entry.source.clone()).collect();
+        let shown = sources.into_iter().map(|entry| &entry.source);
+        let shown = shown.filter(|source| !self.sharing.is_refused(&***source)).cloned();
+        let foreign = self.sharing.foreign().into_iter().map(Entry::foreign);
+        let foreign = foreign.filter(|entry| wanted(entry)).map(|entry| entry.source);
+        let sources: Vec<_> = shown.chain(foreign).collect();
         let target_info = state.target_info.clone();
         drop(state);
         let labels = self.labels.read().clone();
@@ -282,6 +310,14 @@ impl Registry {
 
     pub(super) fn set_page_len(&self, len: usize) {
         self.page_len.store(len, Ordering::Relaxed);
+    }
+}
+
+impl Entry {
+    /// A family of other processes.
+    fn foreign(family: Arc<Family>) -> Self {
+        let names = family.desc().sample_names().collect();
+        Self { source: family, names, profile: None }
     }
 }
 

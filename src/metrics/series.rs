@@ -1,88 +1,141 @@
 //! One series: a label set and the cells that hold its value. The hot path of the crate.
 //!
-//! Layout of a series' cells: a counter or gauge has one, the bits of an `f64`; a histogram has
-//! one count for each bucket (the last is `+Inf`), then the sum; a summary its count and its sum;
-//! a state set the index of the current state. A histogram's number of observations is not
-//! stored: it is the sum of the buckets that a scrape has just read, so a page can never show a
-//! count that differs from its buckets, however many threads observe meanwhile.
+//! Layout of a series' cells: a counter has one, the bits of an `f64`, and a gauge a second one for
+//! the time it was set, where that counts; a histogram has one count for each bucket (the last is
+//! `+Inf`), then the sum; a summary its count and its sum; a state set the index of the current
+//! state. After them come those of [`tail`]. A histogram's number of observations is not stored:
+//! it is the sum of the buckets that a scrape has just read, so a page can never show a count that
+//! differs from its buckets, however many threads observe meanwhile.
 //!
 //! A native histogram and the window of a summary have a lock each, taken by every observation;
 //! classic buckets beside a native histogram are counted under it, so that both agree. All else
 //! that few series have (exemplars, facts) stands behind locks of its own, which `add` and
 //! `observe` never touch.
+//!
+//! Where worker processes share a mapping, the cells are there, and `lease` says where.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::activity::Activity;
+use super::activity::{self, Activity};
 use super::arena::{self, Cells};
 use super::created::created_enabled;
-use super::desc::{Desc, Kind};
+use super::desc::{Desc, Kind, Merge};
 use super::family::Options;
 use super::labels::LabelSet;
+use super::lease::Lease;
 use super::many::Tally;
+use super::mirror::Mirror;
 use super::native::{Native, NativeSnapshot};
 use super::rebucket::add_buckets;
 use super::sample::Exemplar;
 use super::sampling::Sampling;
+use super::shared::NOTES;
 use super::sink::{Reading, Value};
 use super::window::Window;
 use crate::clock::WallClock;
 
 /// The names of an info's labels, and their values.
-type Facts = (Box<[Box<str>]>, LabelSet);
+pub(super) type Facts = (Box<[Box<str>]>, LabelSet);
+
+/// A native histogram, and where other processes read it.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) native: Native,
+    pub(super) mirror: Option<Mirror<'static>>,
+}
+
+/// Cells after the values: when it was created, its activity, and where its texts are.
+pub(super) const TAIL: usize = 1 + activity::CELLS + NOTES as usize;
 
 /// A series. Shared by all who hold it; a series that was removed from its family still counts,
 /// unseen.
 #[derive(Debug)]
 pub struct Series {
-    desc: Arc<Desc>,
+    pub(super) desc: Arc<Desc>,
     labels: LabelSet,
-    cells: Cells,
-    /// The bits of the seconds since 1970; None if it is not wanted.
-    created: Option<AtomicU64>,
+    pub(super) cells: Cells,
+    /// None where no other process can see it.
+    pub(super) lease: OnceLock<Lease>,
+    /// Whether it tells when it was created: the bits of the seconds since 1970.
+    dated: bool,
+    /// Whether the time counts at which a gauge is set.
+    timed: bool,
+    /// Whether it leaves the page when it is idle.
+    forgets: bool,
     /// None in a family that is absent until it is set.
-    info: RwLock<Option<Facts>>,
+    pub(super) info: RwLock<Option<Facts>>,
     /// Empty until there is one; then one place for each that there can be.
-    exemplars: Mutex<Vec<Option<Arc<Exemplar>>>>,
-    native: Option<Box<Mutex<Native>>>,
-    window: Option<Box<Mutex<Window>>>,
-    /// Only where a series leaves the page when it is idle.
-    activity: Option<Activity>,
+    pub(super) exemplars: Mutex<Vec<Option<Arc<Exemplar>>>>,
+    pub(super) native: Option<Box<Mutex<Counted>>>,
+    pub(super) window: Option<Box<Mutex<Window>>>,
     sampling: Option<Arc<Sampling>>,
     now: WallClock,
 }
 
+/// How many cells the values of a description have.
+pub(super) fn values_len(desc: &Desc) -> usize {
+    match desc.kind {
+        Kind::Counter | Kind::Unknown | Kind::StateSet => 1,
+        Kind::Histogram => desc.bounds.len() + 2,
+        Kind::Gauge | Kind::Summary => 2,
+        Kind::Info | Kind::GaugeHistogram => 0,
+    }
+}
+
 impl Series {
     pub(super) fn new(desc: Arc<Desc>, labels: LabelSet, options: &Options) -> Self {
-        let len = match desc.kind {
-            Kind::Counter | Kind::Gauge | Kind::Unknown | Kind::StateSet => 1,
-            Kind::Histogram => desc.bounds.len() + 2,
-            Kind::Summary => 2,
-            Kind::Info | Kind::GaugeHistogram => 0,
-        };
         let dated = matches!(desc.kind, Kind::Counter | Kind::Histogram | Kind::Summary);
         let now = options.now;
-        let created = (options.created && dated).then(|| AtomicU64::new(now().to_bits()));
-        let native = desc.native.map(|native| Box::new(Mutex::new(Native::new(native, now()))));
+        let native = desc.native.map(|options| {
+            Box::new(Mutex::new(Counted { native: Native::new(options, now()), mirror: None }))
+        });
         let window = desc.quantiles.clone().map(|it| Box::new(Mutex::new(Window::new(it))));
-        let labelled = !desc.label_names.is_empty();
-        let activity = options.idle_ttl.filter(|_| labelled).map(|_| Activity::new());
-        Self {
-            desc,
+        let series = Self {
             labels,
-            cells: Cells::new(len),
-            created,
+            cells: Cells::new(values_len(&desc) + TAIL),
+            lease: OnceLock::new(),
+            dated: options.created && dated,
+            timed: desc.mode.is_live && desc.mode.merge == Merge::MostRecent,
+            forgets: options.idle_ttl.is_some() && !desc.label_names.is_empty(),
             info: RwLock::new((!options.absent_if_empty).then(Facts::default)),
             exemplars: Mutex::default(),
             native,
             window,
-            activity,
             sampling: options.sampling.clone(),
             now,
+            desc,
+        };
+        series.begin();
+        series
+    }
+
+    /// Marks it as just made, unless another process has.
+    pub(super) fn begin(&self) {
+        if self.dated {
+            let now = (self.now)().to_bits();
+            let cell = &self.tail()[0];
+            let _ = cell.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         }
+        self.note_write();
+    }
+
+    /// The cells after the values, of all processes.
+    fn tail(&self) -> &[AtomicU64] {
+        let run = self.lease.get().map_or(&*self.cells, |lease| lease.run);
+        &run[run.len() - TAIL..]
+    }
+
+    fn activity(&self) -> Option<Activity<'_>> {
+        self.forgets.then(|| Activity(&self.tail()[1..=activity::CELLS]))
+    }
+
+    /// The cells of the values, where this process writes.
+    pub(super) fn values(&self) -> &[AtomicU64] {
+        let cells = &*self.cells;
+        &cells[..cells.len() - TAIL]
     }
 
     /// The series' labels.
@@ -91,7 +144,7 @@ impl Series {
     }
 
     fn note_write(&self) {
-        if let Some(activity) = &self.activity {
+        if let Some(activity) = self.activity() {
             activity.note_write();
         }
     }
@@ -108,12 +161,12 @@ impl Series {
 
     /// Takes note, at a scrape, of what was written; whether the series is idle.
     pub(super) fn note_idle(&self, now: f64, ttl: f64) -> bool {
-        self.activity.as_ref().is_some_and(|activity| activity.look(now, ttl))
+        self.activity().is_some_and(|activity| activity.look(now, ttl))
     }
 
     /// Whether it was idle at the scrape that last looked.
     pub fn is_idle(&self) -> bool {
-        self.activity.as_ref().is_some_and(Activity::is_idle)
+        self.activity().is_some_and(Activity::is_idle)
     }
 
     /// Adds to a counter or gauge.
@@ -132,6 +185,9 @@ impl Series {
         }
         self.note_write();
         self.cells[0].store(value.to_bits(), Ordering::Relaxed);
+        if self.timed {
+            self.cells[1].store((self.now)().to_bits(), Ordering::Relaxed);
+        }
     }
 
     /// Sets a gauge that is below this value.
@@ -141,19 +197,25 @@ impl Series {
         let _ = self.cells[0].fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
     }
 
-    /// The value of a counter or gauge.
+    /// The value of a counter or gauge: that of all processes, but where each stands for itself
+    /// this one's.
     pub fn get(&self) -> f64 {
-        arena::get(&self.cells[0])
+        self.merged().unwrap_or_else(|| arena::get(&self.cells[0]))
+    }
+
+    /// What all processes have of a gauge; None of other series, and where each stands for itself.
+    fn merged(&self) -> Option<f64> {
+        self.lease.get()?.merged(self.desc.mode)
     }
 
     /// Sets a counter back to zero; it was created at `now`, in seconds since 1970.
     pub fn reset(&self, now: f64) {
         self.note_write();
-        for cell in &*self.cells {
+        for cell in self.values() {
             cell.store(0, Ordering::Relaxed);
         }
-        if let Some(created) = &self.created {
-            created.store(now.to_bits(), Ordering::Relaxed);
+        if self.dated {
+            self.tail()[0].store(now.to_bits(), Ordering::Relaxed);
         }
     }
 
@@ -171,9 +233,12 @@ impl Series {
         }
         self.note_write();
         if let Some(native) = &self.native {
-            let mut native = native.lock();
-            if let Some(now) = native.observe(value, n, self.now) {
+            let mut counted = native.lock();
+            if let Some(now) = counted.native.observe(value, n, self.now) {
                 self.reset(now);
+            }
+            if let Some(mirror) = counted.mirror {
+                mirror.note(&mut counted.native, n);
             }
             self.count(value, n);
         } else {
@@ -196,13 +261,13 @@ impl Series {
         for (cell, count) in self.cells.iter().zip(counts) {
             cell.fetch_add(count, Ordering::Relaxed);
         }
-        arena::add(&self.cells[self.cells.len() - 1], sum);
+        arena::add(&self.cells[self.desc.bounds.len() + 1], sum);
     }
 
     fn count(&self, value: f64, n: u64) {
-        let bucket = self.bucket_of(value);
-        self.cells[bucket].fetch_add(n, Ordering::Relaxed);
-        arena::add(&self.cells[self.cells.len() - 1], value * n as f64);
+        let (cells, last) = (&*self.cells, self.desc.bounds.len() + 1);
+        cells[self.bucket_of(value)].fetch_add(n, Ordering::Relaxed);
+        arena::add(&cells[last], value * n as f64);
     }
 
     /// The index of the bucket that a value falls into. A summary has one bucket.
@@ -216,15 +281,25 @@ impl Series {
     /// Keeps an exemplar: a counter's latest, or the latest of the bucket that its value is in.
     /// It does not count the value.
     pub fn set_exemplar(&self, exemplar: Exemplar) {
-        let bucket = self.bucket_of(exemplar.value);
+        let places = (self.bucket_of(exemplar.value), self.desc.bounds.len() + 1);
+        if let Some(lease) = self.lease.get() {
+            return lease.set_exemplar(places, &exemplar);
+        }
         let mut exemplars = self.exemplars.lock();
-        exemplars.resize(self.desc.bounds.len() + 1, None);
-        exemplars[bucket] = Some(Arc::new(exemplar));
+        exemplars.resize(places.1, None);
+        exemplars[places.0] = Some(Arc::new(exemplar));
     }
 
     /// Sets the facts of an info.
     pub fn set_info(&self, facts: &[(String, String)]) {
         self.note_write();
+        match self.lease.get() {
+            Some(lease) => lease.set_facts(facts),
+            None => self.keep_facts(facts),
+        }
+    }
+
+    pub(super) fn keep_facts(&self, facts: &[(String, String)]) {
         let (names, values): (Vec<&str>, Vec<&str>) =
             facts.iter().map(|(name, value)| (&**name, &**value)).unzip();
         let labels = LabelSet::new(&names, &values, false);
@@ -263,7 +338,11 @@ impl Series {
         let bare = |value: Value<'_>, take: &mut dyn FnMut(&Reading<'_>)| take(&value.into());
         match self.desc.kind {
             Kind::Counter => self.give(Value::Counter(self.get()), None, take),
-            Kind::Gauge | Kind::Unknown => bare(Value::Gauge(self.get()), take),
+            Kind::Gauge | Kind::Unknown => {
+                if self.lease.get().is_none_or(|lease| lease.has_value(self.desc.mode)) {
+                    bare(Value::Gauge(self.get()), take);
+                }
+            }
             Kind::StateSet => {
                 let current = self.cells[0].load(Ordering::Relaxed) as usize;
                 bare(Value::StateSet { states: &self.desc.states, current }, take);
@@ -271,6 +350,7 @@ impl Series {
             Kind::Summary => self.read_summary(take),
             Kind::Histogram => self.read_histogram(counts, take),
             Kind::Info => {
+                self.refresh();
                 if let Some((names, labels)) = &*self.info.read() {
                     bare(Value::Info { names, labels }, take);
                 }
@@ -280,9 +360,12 @@ impl Series {
     }
 
     fn read_summary(&self, take: &mut dyn FnMut(&Reading<'_>)) {
-        let window = self.window.as_ref();
-        let quantiles = window.map(|window| window.lock().quantiles((self.now)()));
-        let quantiles = &quantiles.unwrap_or_default();
+        let own = |window: &Mutex<Window>| window.lock().quantiles((self.now)());
+        let quantiles = match (self.lease.get(), &self.desc.quantiles) {
+            (Some(lease), Some(options)) => lease.quantiles(options, (self.now)()),
+            _ => self.window.as_ref().map(|window| own(window)).unwrap_or_default(),
+        };
+        let quantiles = &quantiles;
         let count = self.cells[0].load(Ordering::Relaxed);
         let sum = arena::get(&self.cells[1]);
         self.give(Value::Summary { count, sum, quantiles }, None, take);
@@ -293,7 +376,10 @@ impl Series {
         counts.clear();
         counts.resize(self.desc.bounds.len() + 1, 0);
         let sum = self.add_buckets_to(counts);
-        let native = guard.map(|native| native.snapshot());
+        let native = match (self.lease.get(), self.desc.native) {
+            (Some(lease), Some(options)) => Some(lease.native(options)),
+            _ => guard.map(|counted| counted.native.snapshot()),
+        };
         let value = Value::Histogram { bounds: &self.desc.bounds, counts, sum };
         self.give(value, native.as_ref(), take);
     }
@@ -304,14 +390,14 @@ impl Series {
         native: Option<&NativeSnapshot>,
         take: &mut dyn FnMut(&Reading<'_>),
     ) {
+        self.refresh();
         let exemplars = self.exemplars.lock().clone();
         take(&Reading { value, created: self.created(), exemplars: &exemplars, native });
     }
 
     /// When it was created, in seconds since 1970, where that is wanted.
     fn created(&self) -> Option<f64> {
-        let created = self.created.as_ref().filter(|_| created_enabled())?;
-        Some(arena::get(created))
+        (self.dated && created_enabled()).then(|| arena::get(&self.tail()[0]))
     }
 }
 

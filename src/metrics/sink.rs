@@ -7,6 +7,8 @@ use super::desc::Desc;
 use super::labels::LabelSet;
 use super::native::NativeSnapshot;
 use super::sample::{Exemplar, Sample};
+use super::shared::Shared;
+use crate::error::Result;
 
 /// The value of one series at the time of a scrape.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +90,23 @@ pub trait Sink {
 pub trait Source: Any + Send + Sync {
     /// Does what has to be done before any family of a page is given; default nothing.
     fn prepare(&self) {}
+    /// Writes to a mapping from now on, with the other processes there; default nothing.
+    ///
+    /// # Errors
+    /// If another process has a family of this name that differs.
+    fn share(&self, _shared: &Arc<Shared>) -> Result<()> {
+        Ok(())
+    }
+    /// Whether it can still be [shared](Self::share).
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::error::Error::InvalidArgument) with the family that was
+    /// written.
+    fn check_unwritten(&self) -> Result<()> {
+        Ok(())
+    }
+    /// In a forked child of a process that shares it, becomes a process of its own.
+    fn after_fork(&self) {}
     /// Descriptions of all families that it may give, for the check against duplicates.
     fn describe(&self) -> Vec<&Desc>;
     /// Gives its families, each followed by its samples.

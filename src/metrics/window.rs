@@ -3,10 +3,13 @@
 //!
 //! The error of a quantile is at most 0.6 % of its value (schema 6) while the values of one age
 //! bucket span fewer than 1024 buckets, sixteen doublings; past that it doubles step by step.
-//! Memory is bounded by that limit, whatever is observed.
+//! Memory is bounded by that limit, whatever is observed. Where worker processes share a mapping,
+//! each has its ring in cells there, with a quarter of the buckets.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::mirror::{Mirror, mirror_len};
 use super::native::Native;
 use super::native_options::NativeOptions;
 use crate::error::{Error, Result};
@@ -18,6 +21,9 @@ const RESOLUTION: NativeOptions = NativeOptions {
     max_zero_threshold: 0.0,
     min_reset_seconds: 0.0,
 };
+
+/// The same where each process has its own in cells, which cost memory.
+const SHARED_RESOLUTION: NativeOptions = NativeOptions { max_buckets: 256, ..RESOLUTION };
 
 /// Which quantiles of a summary are on the page.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,11 +64,47 @@ pub(super) struct Window {
     options: Quantiles,
     /// The newest is the last; each with its beginning.
     ages: VecDeque<(f64, Native)>,
+    /// Where they are written too, and which place there the newest has.
+    mirror: Option<(&'static [AtomicU64], usize)>,
+}
+
+fn age_len() -> usize {
+    1 + mirror_len(&SHARED_RESOLUTION)
+}
+
+/// How many cells a window has in a mapping.
+pub(super) fn window_len(options: &Quantiles) -> usize {
+    options.age_buckets * age_len()
+}
+
+/// The quantiles of the windows of all processes.
+pub(super) fn shared_quantiles<'a>(
+    options: &Quantiles,
+    windows: impl Iterator<Item = &'a [AtomicU64]>,
+    now: f64,
+) -> Vec<(f64, f64)> {
+    let ages = windows.flat_map(|cells| cells.chunks_exact(age_len()));
+    let ages = ages.filter(|age| {
+        let begun = f64::from_bits(age[0].load(Ordering::Acquire));
+        begun != 0.0 && now - begun < options.window_seconds
+    });
+    let natives: Vec<_> =
+        ages.filter_map(|age| Mirror(&age[1..]).read(SHARED_RESOLUTION)).collect();
+    options.of(natives.iter().flat_map(Native::points))
 }
 
 impl Window {
     pub(super) fn new(options: Quantiles) -> Self {
-        Self { options, ages: VecDeque::new() }
+        Self { options, ages: VecDeque::new(), mirror: None }
+    }
+
+    /// Begins anew in these cells, beside what another process left there.
+    pub(super) fn move_to(&mut self, cells: &'static [AtomicU64]) {
+        let begun = |age: &[AtomicU64]| f64::from_bits(age[0].load(Ordering::Acquire));
+        let ages = cells.chunks_exact(age_len()).map(begun);
+        let newest = ages.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+        self.ages.clear();
+        self.mirror = Some((cells, newest.map_or(0, |(place, _)| place)));
     }
 
     /// Counts `n` observations of a value at `now`, in seconds.
@@ -70,11 +112,27 @@ impl Window {
         self.forget(now);
         let step = self.options.window_seconds / self.options.age_buckets as f64;
         if self.ages.back().is_none_or(|(begun, _)| now - begun >= step) {
+            self.begin(now);
+        }
+        let Some((_, newest)) = self.ages.back_mut() else { return };
+        newest.observe(value, n, || 0.0);
+        if let Some((cells, place)) = self.mirror {
+            Mirror(&cells[place * age_len() + 1..]).note(newest, n);
+        }
+    }
+
+    fn begin(&mut self, now: f64) {
+        let Some((cells, place)) = &mut self.mirror else {
             self.ages.push_back((now, Native::new(RESOLUTION, now)));
-        }
-        if let Some((_, newest)) = self.ages.back_mut() {
-            newest.observe(value, n, || 0.0);
-        }
+            return;
+        };
+        *place = (*place + 1) % self.options.age_buckets;
+        let age = &cells[*place * age_len()..];
+        let mut native = Native::new(SHARED_RESOLUTION, now);
+        age[0].store(0, Ordering::Release); // not read meanwhile
+        Mirror(&age[1..]).write(&mut native);
+        age[0].store(now.to_bits(), Ordering::Release);
+        self.ages.push_back((now, native));
     }
 
     fn forget(&mut self, now: f64) {
@@ -87,7 +145,13 @@ impl Window {
     /// The quantiles and their values at `now`; NaN without observations.
     pub(super) fn quantiles(&mut self, now: f64) -> Vec<(f64, f64)> {
         self.forget(now);
-        let points = self.ages.iter().flat_map(|(_, native)| native.points());
+        self.options.of(self.ages.iter().flat_map(|(_, native)| native.points()))
+    }
+}
+
+impl Quantiles {
+    /// The quantiles of these values and their counts.
+    fn of(&self, points: impl Iterator<Item = (f64, u64)>) -> Vec<(f64, f64)> {
         let mut points: Vec<(f64, u64)> = points.filter(|(_, count)| *count > 0).collect();
         points.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let total: u64 = points.iter().map(|(_, count)| count).sum();
@@ -100,7 +164,7 @@ impl Window {
             };
             points.iter().find(reaches).map_or(f64::NAN, |point| point.0)
         };
-        self.options.objectives.iter().map(|&it| (it, value_of(it))).collect()
+        self.objectives.iter().map(|&it| (it, value_of(it))).collect()
     }
 }
 

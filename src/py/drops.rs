@@ -1,4 +1,5 @@
-//! Lines in Python's log about samples that were dropped, with the page that shows their number.
+//! Lines in Python's log about samples that were dropped or could not be shared, with the page that
+//! shows their number.
 
 use std::sync::{Arc, Weak};
 
@@ -7,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::boundary::attached;
 use super::callbacks::{self, Callback};
+use super::globals;
 use crate::llm::Recorder;
 use crate::metrics::{Desc, Sink, Source};
 use crate::serve::on_scrape_thread;
@@ -45,7 +47,8 @@ impl DropLog {
 impl Source for DropLog {
     fn prepare(&self) {
         let Some(recorder) = self.recorder.upgrade() else { return };
-        let reports = recorder.take_drop_reports();
+        let mut reports = recorder.take_drop_reports();
+        reports.extend(globals::take_reports());
         let mut lines = self.lines.0.lock();
         lines.extend(reports);
         let none = lines.is_empty();

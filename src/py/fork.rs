@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::boundary::detached;
+use super::globals;
 use crate::fork;
 
 #[pyfunction]
@@ -17,8 +18,9 @@ fn after_fork_in_parent() {
 }
 
 #[pyfunction]
-fn after_fork_in_child() {
+fn after_fork_in_child(py: Python<'_>) {
     fork::in_child();
+    detached(py, globals::after_fork);
 }
 
 /// Has the interpreter close the gate around each `os.fork`.

@@ -14,9 +14,9 @@ use pyo3::prelude::*;
 use super::drops::DropLog;
 use super::gpu;
 use crate::clock::MonotonicClock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::llm::{Recorder, Settings};
-use crate::metrics::{Registry, disable_created_metrics};
+use crate::metrics::{Registry, disable_created_metrics, shared_path};
 
 static REGISTRY: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 
@@ -79,6 +79,31 @@ pub(super) fn recorder() -> Current {
 /// Applies settings to the usual recorder and the default registry.
 pub(super) fn configure(settings: &Settings) -> Result<()> {
     settings.apply(&RECORDER, &REGISTRY)
+}
+
+/// Shares the default registry with other processes: its families are in this file from now on.
+/// An empty name is that of who shares nothing.
+pub(super) fn share(name: &str) -> Result<()> {
+    let registry = registry();
+    match (name.is_empty(), registry.shared()) {
+        (true, None) => Ok(()),
+        (true, Some(shared)) => {
+            let path = shared.path().display();
+            let text = format!("shared is empty, but this process shares {path} already");
+            Err(Error::InvalidArgument(text))
+        }
+        (false, _) => registry.share(&shared_path(name)),
+    }
+}
+
+/// In a forked child.
+pub(super) fn after_fork() {
+    REGISTRY.after_fork();
+}
+
+/// Sentences about what could not be shared, for the log.
+pub(super) fn take_reports() -> Vec<String> {
+    REGISTRY.shared().map(|shared| shared.take_reports()).unwrap_or_default()
 }
 
 /// Lets a recorder take the place of the usual one, until `reinstate`.

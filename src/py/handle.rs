@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use indexmap::IndexMap;
@@ -22,7 +22,8 @@ use super::recent::Recent;
 use super::registry::PyRegistry;
 use crate::error::Result;
 use crate::metrics::{
-    self, Desc, Exemplar, Family, Key, Kind, Options, OwnedKey, Registry, Series, Sink, Source,
+    self, Desc, Exemplar, Family, Key, Kind, Options, OwnedKey, Registry, Series, Shared, Sink,
+    Source,
 };
 use crate::serve::on_scrape_thread;
 
@@ -205,7 +206,20 @@ impl Callback for Calls {
 }
 
 impl Source for Functions {
+    fn share(&self, shared: &Arc<Shared>) -> Result<()> {
+        self.family.share(shared)
+    }
+
+    fn check_unwritten(&self) -> Result<()> {
+        self.family.check_unwritten()
+    }
+
+    fn after_fork(&self) {
+        self.family.after_fork();
+    }
+
     fn prepare(&self) {
+        self.family.prepare();
         if let Some(age) = self.age.get() {
             age.ask(&self.calls);
         }
@@ -234,6 +248,8 @@ pub(super) struct Children<C> {
     pub(super) recent: Recent<C>,
     /// How many there must be for a look at which can be forgotten.
     sweep_at: AtomicUsize,
+    /// The removals by other processes that were followed.
+    edits: AtomicU64,
 }
 
 /// Fewer children are never looked through for idle ones.
@@ -247,7 +263,22 @@ impl<C: PyClass<Frozen = True> + Sync> Children<C> {
             map: RwLock::default(),
             recent: Recent::default(),
             sweep_at: SWEEP.into(),
+            edits: AtomicU64::new(0),
         }
+    }
+
+    /// Forgets the children whose series another process has removed, and gives them back, as
+    /// [`remove_where`](Self::remove_where) does. One load where there is no other process.
+    pub(super) fn follow(&self, family: &Family, handle: impl Fn(&C) -> &Handle) -> Vec<Py<C>> {
+        let edits = family.edits();
+        if edits == self.edits.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.edits.store(edits, Ordering::Relaxed);
+        let replaced = |child: &Py<C>| {
+            handle(child.get()).series.as_ref().is_some_and(|series| family.replaced(series))
+        };
+        self.split_off(|_, child| replaced(child))
     }
 
     /// The child with these values.

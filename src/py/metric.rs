@@ -14,7 +14,7 @@ use super::registry::{families_of, pairs};
 use super::values::for_each_value;
 use crate::clock::unix_seconds;
 use crate::error::{Error, Result};
-use crate::metrics::{self, Desc, Family, Kind, NativeOptions, Quantiles, Source};
+use crate::metrics::{self, Desc, Family, GaugeMode, Kind, NativeOptions, Quantiles, Source};
 
 /// `prometheus_client`'s default buckets.
 const DEFAULT_BUCKETS: &[f64] =
@@ -109,6 +109,7 @@ macro_rules! metric_class {
                         family.desc().name
                     )));
                 };
+                drop(parent.follow(family, |child| &child.handle));
                 let recent = &parent.recent;
                 let identity = identity(&parent.names, labelvalues, labelkwargs);
                 if let Some(child) = identity.and_then(|identity| recent.find(py, &identity)) {
@@ -292,7 +293,13 @@ metric_class! {
 }
 
 metric_class! {
-    /// A value that goes up and down. The arguments are those of `Counter`.
+    /// A value that goes up and down.
+    ///
+    /// Args as `Counter`, and:
+    ///     multiprocess_mode: What the page shows of the values of worker processes that share a
+    ///         mapping: `all` of them with the label `pid`, their `sum`, the least (`min`), the
+    ///         greatest (`max`) or the last (`mostrecent`); as `liveall`, `livesum` and so on only
+    ///         of processes that are there. Default `all`. Without effect in a single process.
     ///
     /// Example:
     ///     >>> from ryot_metrics.client import CollectorRegistry, Gauge
@@ -301,7 +308,9 @@ metric_class! {
     ///     >>> depth.inc(3); depth.dec(); depth.inc(0.5)
     ///     >>> registry.get_sample_value("depth")
     ///     2.5
-    PyGauge, "Gauge", Kind::Gauge, extra() desc => Ok(desc), {
+    PyGauge, "Gauge", Kind::Gauge, extra(multiprocess_mode: &str = "all") desc => {
+        Ok(desc.with_mode(GaugeMode::parse(multiprocess_mode)?))
+    }, {
         /// Adds `amount`.
         #[pyo3(signature = (amount=1.0))]
         fn inc(&self, amount: f64) -> PyResult<()> {

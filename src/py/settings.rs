@@ -41,6 +41,7 @@ pub(super) fn apply_settings(
     series_limit: i64,
     gpu: bool,
     gpu_interval: f64,
+    shared: &str,
 ) -> PyResult<()> {
     let gpu_interval = gpu::checked_interval(gpu_interval)?;
     let buckets = buckets.into_iter().map(|(name, buckets)| (name, buckets.into())).collect();
@@ -50,6 +51,7 @@ pub(super) fn apply_settings(
     });
     let sampling = sampling.collect::<Result<_>>()?;
     let series_limit = at_least_1("series_limit", series_limit, SERIES_LIMIT_MAX as u64)? as usize;
+    let before = globals::usual().settings();
     globals::configure(&Settings {
         profile,
         views,
@@ -61,6 +63,10 @@ pub(super) fn apply_settings(
         labels,
         series_limit,
     })?;
+    if let Err(error) = globals::share(shared) {
+        globals::configure(&before)?;
+        return Err(error.into());
+    }
     gpu::configure(gpu, gpu_interval);
     Ok(())
 }

@@ -4,4 +4,5 @@ mod pages;
 mod parser;
 mod properties;
 mod races;
+mod shared;
 mod speed;

@@ -1,0 +1,212 @@
+//! The memory of a mapping under its lock: cells, changes that happen as a whole or not at all,
+//! and pieces of memory that are handed out and taken back.
+//!
+//! A change is first written to a log in the header and then published by one store of its
+//! length; who takes the lock next carries out what a killed process left there. So whatever is
+//! written under the lock through a [`Change`] is whole, at whatever instant its writer dies.
+//! New memory is filled before the change that makes it reachable.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::MutexGuard;
+use rustix::fs::{FlockOperation, flock};
+
+use super::super::mapping::SEGMENT_CELLS;
+use super::{Home, Shared, corrupt};
+use crate::error::{Error, Result};
+
+/// Where things are in the header, in cells.
+pub(super) mod header {
+    pub(in super::super) const MAGIC: u64 = 0;
+    pub(in super::super) const VERSION: u64 = 1;
+    pub(in super::super) const BOOT: u64 = 2;
+    /// Cells that are allocated in the file.
+    pub(in super::super) const SIZE: u64 = 3;
+    /// Cells that were handed out.
+    pub(in super::super) const USED: u64 = 4;
+    pub(in super::super) const FIRST_FAMILY: u64 = 5;
+    pub(in super::super) const LAST_FAMILY: u64 = 6;
+    /// Grows with each change of what families and series there are.
+    pub(in super::super) const CHANGES: u64 = 7;
+    /// The number of the series that was made last.
+    pub(in super::super) const SERIAL: u64 = 8;
+    /// A number made of the namespace in which processes know each other.
+    pub(in super::super) const NAMESPACE: u64 = 9;
+    /// Heads of the lists of free pieces, by the logarithm of their length.
+    pub(in super::super) const FREE: u64 = 10;
+    pub(in super::super) const LOG_LEN: u64 = 31;
+    pub(in super::super) const LOG: u64 = 32;
+    pub(in super::super) const PROCESSES: u64 = 256;
+    /// What is handed out begins here.
+    pub(in super::super) const END: u64 = 1024;
+}
+
+/// The most cells that one change may write.
+const LOG_LIMIT: usize = 100;
+
+/// The lock of a mapping, held. The kernel's, so it ends with the process at the latest.
+#[derive(Debug)]
+pub(in super::super) struct Guard<'a> {
+    pub(super) shared: &'a Shared,
+    home: MutexGuard<'a, Home>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let _ = flock(&self.home.file, FlockOperation::Unlock);
+    }
+}
+
+impl<'a> Guard<'a> {
+    /// Waits for the lock, and carries out what its last holder could not.
+    pub(super) fn new(shared: &'a Shared, home: MutexGuard<'a, Home>) -> Result<Self> {
+        while let Err(error) = flock(&home.file, FlockOperation::LockExclusive) {
+            if error != rustix::io::Errno::INTR {
+                return Err(Error::io(format!("lock {}", shared.path.display()))(error.into()));
+            }
+        }
+        Ok(Self { shared, home })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.home.file
+    }
+
+    pub(super) fn get(&self, at: u64) -> Result<u64> {
+        Ok(self.shared.cells(at, 1)?[0].load(Ordering::Acquire))
+    }
+
+    /// Carries out a change that was published and perhaps not finished.
+    pub(super) fn replay(&self) -> Result<()> {
+        let head = self.shared.cells(0, header::END)?;
+        let len = head[header::LOG_LEN as usize].load(Ordering::Acquire) as usize;
+        if len > LOG_LIMIT {
+            return Err(corrupt(&self.shared.path, "its log is too long"));
+        }
+        for pair in head[header::LOG as usize..].chunks_exact(2).take(len) {
+            let [at, value] = [&pair[0], &pair[1]].map(|cell| cell.load(Ordering::Acquire));
+            self.shared.cells(at, 1)?[0].store(value, Ordering::Release);
+        }
+        head[header::LOG_LEN as usize].store(0, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn change(&self) -> Change<'_> {
+        Change { guard: self, writes: Vec::new() }
+    }
+
+    /// The bytes of a piece of memory.
+    pub(super) fn bytes(&self, at: u64, len: u64) -> Result<Vec<u8>> {
+        let cells = self.shared.cells(at, len.div_ceil(8))?;
+        let bytes = cells.iter().flat_map(|cell| cell.load(Ordering::Acquire).to_le_bytes());
+        Ok(bytes.take(len as usize).collect())
+    }
+
+    fn grow(&self) -> Result<()> {
+        let size = self.get(header::SIZE)?;
+        self.shared.allocate(&self.home.file, size + SEGMENT_CELLS)?;
+        self.shared.cells(header::SIZE, 1)?[0].store(size + SEGMENT_CELLS, Ordering::Release);
+        self.shared.map(&self.home.file)
+    }
+}
+
+/// Cells to be written together. Without [`commit`](Self::commit), nothing has happened.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    guard: &'a Guard<'a>,
+    writes: Vec<(u64, u64)>,
+}
+
+impl Change<'_> {
+    /// A cell as it will be.
+    pub(super) fn get(&self, at: u64) -> Result<u64> {
+        let pending = self.writes.iter().find(|write| write.0 == at);
+        pending.map_or_else(|| self.guard.get(at), |write| Ok(write.1))
+    }
+
+    pub(super) fn set(&mut self, at: u64, value: u64) {
+        match self.writes.iter_mut().find(|write| write.0 == at) {
+            Some(write) => write.1 = value,
+            None => self.writes.push((at, value)),
+        }
+    }
+
+    pub(super) fn add(&mut self, at: u64, amount: u64) -> Result<u64> {
+        let value = self.get(at)?.wrapping_add(amount);
+        self.set(at, value);
+        Ok(value)
+    }
+
+    /// Takes memory for so many cells, all zero.
+    pub(super) fn take(&mut self, cells: u64) -> Result<u64> {
+        let len = cells.next_power_of_two();
+        if len > SEGMENT_CELLS {
+            let text = format!("{cells} cells do not fit into a segment of {SEGMENT_CELLS}");
+            return Err(Error::InvalidArgument(text));
+        }
+        let list = header::FREE + u64::from(len.trailing_zeros());
+        let mut at = self.get(list)?;
+        if at == 0 {
+            at = self.take_new(len)?;
+        } else {
+            let next = self.get(at)?;
+            self.set(list, next);
+        }
+        let memory = self.guard.shared.cells(at, len)?;
+        memory.iter().for_each(|cell| cell.store(0, Ordering::Release));
+        Ok(at)
+    }
+
+    fn take_new(&mut self, len: u64) -> Result<u64> {
+        let used = self.get(header::USED)?;
+        let left = SEGMENT_CELLS - used % SEGMENT_CELLS;
+        let at = if left < len { used + left } else { used };
+        while at + len > self.guard.get(header::SIZE)? {
+            self.guard.grow()?;
+        }
+        self.set(header::USED, at + len);
+        Ok(at)
+    }
+
+    /// Gives memory back that nobody can reach any more, nor looks at without the lock.
+    pub(super) fn give_back(&mut self, at: u64, cells: u64) -> Result<()> {
+        let list = header::FREE + u64::from(cells.next_power_of_two().trailing_zeros());
+        let next = self.get(list)?;
+        // Beyond its first cell the piece is left as it is; that one is written with the rest.
+        self.set(at, next);
+        self.set(list, at);
+        Ok(())
+    }
+
+    /// Puts bytes into new memory.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<u64> {
+        let len = (bytes.len() as u64).div_ceil(8).max(1);
+        let at = self.take(len)?;
+        let memory = self.guard.shared.cells(at, len)?;
+        for (cell, chunk) in memory.iter().zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            cell.store(u64::from_le_bytes(word), Ordering::Release);
+        }
+        Ok(at)
+    }
+
+    /// Gives back the memory of so many bytes.
+    pub(super) fn give_back_bytes(&mut self, at: u64, len: u64) -> Result<()> {
+        self.give_back(at, len.div_ceil(8).max(1))
+    }
+
+    /// Writes all, or nothing if this process dies.
+    pub(super) fn commit(self) -> Result<()> {
+        assert!(self.writes.len() <= LOG_LIMIT, "a change of {} cells", self.writes.len());
+        let head = self.guard.shared.cells(0, header::END)?;
+        let log: &[AtomicU64] = &head[header::LOG as usize..];
+        for (pair, (at, value)) in log.chunks_exact(2).zip(&self.writes) {
+            pair[0].store(*at, Ordering::Release);
+            pair[1].store(*value, Ordering::Release);
+        }
+        head[header::LOG_LEN as usize].store(self.writes.len() as u64, Ordering::Release);
+        self.guard.replay()
+    }
+}
