@@ -13,6 +13,7 @@ mod engine;
 mod engine_config;
 mod errors;
 mod facts;
+mod fleet;
 mod fork;
 mod globals;
 mod gpu;
@@ -67,6 +68,8 @@ mod _ryot_metrics {
         update_gpu_metrics, update_gpu_utilization, update_kv_cache_size, update_kv_cache_usage,
         update_queue_metrics, update_token_throughput,
     };
+    #[pymodule_export]
+    use super::fleet::{PyFleet, PyWorker};
     #[pymodule_export]
     use super::gpu::watch_gpus;
     #[pymodule_export]
