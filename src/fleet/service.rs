@@ -85,7 +85,7 @@ struct ReplyEndpoint<'a> {
     data: Option<&'a RawValue>,
     /// What the worker says of its last failure.
     #[serde(default)]
-    last_error: String,
+    last_error: Option<String>,
 }
 
 impl Filter {
@@ -127,7 +127,7 @@ impl Filter {
             let data = it.data.map_or("null", RawValue::get);
             let endpoint = serde_json::from_str::<ForwardPassMetrics>(data)
                 .map(|data| Endpoint { name, subject: it.subject, data })
-                .map_err(|_| match &*it.last_error {
+                .map_err(|_| match it.last_error.as_deref().unwrap_or_default() {
                     "" => format!("its data is no load: {}", excerpt(data)),
                     error => format!("it could not tell its load: {}", excerpt(error)),
                 });

@@ -8,13 +8,16 @@ use super::boundary::{detached, try_attached};
 use super::engine::PyEngine;
 use super::serve::{port_of, seconds};
 use crate::engine::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fleet::{
     Component, Fleet, FleetConfig, ForwardPassMetrics, Member, Mock, Notice, Output, Worker,
     WorkerConfig, random_worker_id,
 };
 use crate::llm::EngineObserver;
 use crate::serve::Bind;
+
+/// The most mock workers of one process.
+const MAX_MOCK_WORKERS: usize = 100_000;
 
 /// When, in seconds since 1970; the level, as `logging` names it; and the line.
 type Line = (f64, &'static str, String);
@@ -240,6 +243,10 @@ impl PyWorker {
         service: Option<String>,
         event_interval: f64,
     ) -> PyResult<Self> {
+        if !(1..=MAX_MOCK_WORKERS).contains(&count) {
+            let text = format!("workers is {count}; it must be 1 to {MAX_MOCK_WORKERS}");
+            return Err(Error::InvalidArgument(text).into());
+        }
         let boxed = |(id, mock): (i64, Mock)| (id, Box::new(mock) as Box<dyn Member>);
         let members = Mock::several(count, seed).into_iter().map(boxed).collect();
         let component = Component { namespace, component, endpoint };
