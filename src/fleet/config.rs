@@ -4,12 +4,18 @@
 use std::time::Duration;
 
 use super::board::BoardLimits;
+use super::discover::Discovery;
+use super::push::Push;
+use super::rules::Rules;
 use super::service::{Component, check_token};
 use crate::error::{Error, Result};
+use crate::metrics::SERIES_LIMIT;
 use crate::serve::Bind;
 
 /// The least time between two polls.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+/// The least time for an answer.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(10);
 /// The most that any time may be: a day.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -17,7 +23,14 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// A page that Prometheus scrapes, at `/metrics` and every other path.
-    Serve(Bind),
+    Serve {
+        /// Where to listen.
+        bind: Bind,
+        /// Whether `/sd` tells Prometheus of the workers that are read over HTTP.
+        sd: bool,
+    },
+    /// A Pushgateway.
+    Push(Push),
     /// Nowhere but to the caller's own page.
     Nowhere,
 }
@@ -31,6 +44,22 @@ pub struct FleetConfig {
     pub service: Option<String>,
     /// The NATS server, as a URL; None for none, which is the default.
     pub nats: Option<String>,
+    /// The workers whose pages are read over HTTP. Default: none.
+    pub discovery: Discovery,
+    /// The time between two looks at where they are named. Default 5 s, at least 100 ms.
+    pub refresh_interval: Duration,
+    /// How long an answer over HTTP may take. Default 1 s.
+    pub timeout: Duration,
+    /// The most bytes of a page or list. Default 16 MiB.
+    pub max_page_bytes: usize,
+    /// Which families of those pages are added up: names, in which `*` stands for any text.
+    /// Default: all.
+    pub families: Vec<String>,
+    /// What becomes of gauges: `NAME=MODE`, with a [`Mode`](super::Mode) in small letters; the
+    /// first that fits counts. Default: sums.
+    pub gauges: Vec<String>,
+    /// The most series of a family that is added up. Default 10,000.
+    pub series_limit: usize,
     /// The time between two polls. Default 1 s, at least 100 ms.
     pub poll_interval: Duration,
     /// How long a worker stays after its last answer. Default 3 s, more than `poll_interval`.
@@ -50,6 +79,13 @@ impl FleetConfig {
             component,
             service: None,
             nats: None,
+            discovery: Discovery::default(),
+            refresh_interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            max_page_bytes: 16 * 1024 * 1024,
+            families: vec!["*".into()],
+            gauges: Vec::new(),
+            series_limit: SERIES_LIMIT,
             poll_interval: Duration::from_secs(1),
             stale_after: Duration::from_secs(3),
             events_ttl: Duration::from_secs(60),
@@ -68,15 +104,26 @@ impl FleetConfig {
         check_time("poll_interval", self.poll_interval, LEAST_INTERVAL)?;
         check_time("stale_after", self.stale_after, self.poll_interval)?;
         check_time("events_ttl", self.events_ttl, self.poll_interval)?;
-        if self.max_workers == 0 {
-            return Err(Error::InvalidArgument("max_workers is 0; it must be at least 1".into()));
+        check_time("refresh_interval", self.refresh_interval, LEAST_INTERVAL)?;
+        check_time("timeout", self.timeout, LEAST_TIMEOUT)?;
+        check_least("max_workers", self.max_workers)?;
+        check_least("max_page_bytes", self.max_page_bytes)?;
+        check_least("series_limit", self.series_limit)?;
+        if let Output::Push(push) = &self.output {
+            check_time("push_interval", push.interval, LEAST_INTERVAL)?;
+            push.uri()?;
         }
-        Ok(())
+        self.rules()?;
+        self.discovery.places().map(|_| ())
     }
 
     /// The name of the workers' service.
     pub(super) fn service(&self) -> String {
         self.service.clone().unwrap_or_else(|| self.component.service())
+    }
+
+    pub(super) fn rules(&self) -> Result<Rules> {
+        Rules::new(&self.families, &self.gauges, self.series_limit)
     }
 
     pub(super) fn board_limits(&self) -> BoardLimits {
@@ -86,6 +133,13 @@ impl FleetConfig {
             max_workers: self.max_workers,
         }
     }
+}
+
+fn check_least(name: &str, value: usize) -> Result<()> {
+    if value > 0 {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!("{name} is 0; it must be at least 1")))
 }
 
 /// Whether a time is within its range.

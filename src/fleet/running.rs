@@ -4,18 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::board::{Board, Full};
 use super::config::{FleetConfig, Output};
+use super::discover::Places;
 use super::families::Descs;
+use super::http::Http;
 use super::journal::{Journal, Notice};
 use super::load::ProcessedEndpoints;
-use super::nats;
+use super::merge::Merger;
+use super::targets::{Target, list};
 use super::thread::Looping;
+use super::{nats, poll, push};
 use crate::clock::MonotonicClock;
 use crate::error::Result;
 use crate::llm::FleetName;
-use crate::metrics::{Family, Format, Options, Registry, encode};
-use crate::serve::{Address, ServeConfig, Server};
+use crate::metrics::{
+    Desc, Family, Format, LabelSet, Options, Registry, Sink, Source, Value, encode,
+};
+use crate::serve::{Address, LivePage, ServeConfig, Server};
+
+/// Where Prometheus is told of the workers.
+const SD_PATH: &str = "/sd";
 
 /// What the sources fill and the page shows.
 #[derive(Debug)]
@@ -23,6 +34,9 @@ pub(super) struct Shared {
     pub(super) config: FleetConfig,
     pub(super) board: Arc<Board>,
     pub(super) journal: Arc<Journal>,
+    pub(super) merger: Arc<Merger>,
+    /// The workers that are named to be read over HTTP.
+    pub(super) targets: Mutex<Vec<Target>>,
     failures: Arc<Family>,
     /// Whether it was said that there is no place left.
     full: AtomicBool,
@@ -42,7 +56,12 @@ impl Shared {
         let desc = Descs::new().get(FleetName::Failures).clone();
         let failures = Family::new(desc, options);
         registry.register(failures.clone())?;
-        Ok(Self { config, board, journal: Arc::default(), failures, full: AtomicBool::new(false) })
+        let clock = Arc::new(MonotonicClock);
+        let merger = Arc::new(Merger::new(config.rules()?, config.stale_after, clock));
+        registry.register(merger.clone())?;
+        registry.ask_unnamed(true);
+        let (journal, targets, full) = Default::default();
+        Ok(Self { config, board, journal, merger, targets, failures, full })
     }
 
     /// Counts an answer that is of no use.
@@ -53,12 +72,47 @@ impl Shared {
     /// Counts what found no place on the board; the first time, says so.
     pub(super) fn placed(&self, source: &str, placed: std::result::Result<(), Full>) {
         if placed == Err(Full) {
-            self.failed(source, "max_workers");
-            if !self.full.swap(true, Ordering::Relaxed) {
-                let limit = self.config.max_workers;
-                self.journal
-                    .warn(format!("More than {limit} workers (max_workers): others are left out"));
-            }
+            self.left_out(source);
+        }
+    }
+
+    /// Counts workers that are left out; the first time, says so.
+    pub(super) fn left_out(&self, source: &str) {
+        self.failed(source, "max_workers");
+        if !self.full.swap(true, Ordering::Relaxed) {
+            let limit = self.config.max_workers;
+            let text = format!("More than {limit} workers (max_workers): others are left out");
+            self.journal.warn(text);
+        }
+    }
+}
+
+/// How many workers there are, and how many of them are read.
+struct Count(Arc<Shared>, Descs);
+
+impl Source for Count {
+    fn describe(&self) -> Vec<&Desc> {
+        vec![self.1.get(FleetName::Workers)]
+    }
+
+    fn collect(&self, sink: &mut dyn Sink) {
+        let Self(shared, descs) = self;
+        let mut rows = Vec::new();
+        if shared.config.nats.is_some() {
+            rows.push((["nats", "up"], shared.board.live().endpoints.len()));
+        }
+        if !shared.config.discovery.is_empty() {
+            let (named, up) = (shared.targets.lock().len(), shared.merger.live());
+            rows.push((["http", "up"], up.min(named)));
+            rows.push((["http", "down"], named.saturating_sub(up)));
+        }
+        let desc = descs.get(FleetName::Workers);
+        if !rows.is_empty() {
+            sink.family(desc);
+        }
+        for (labels, count) in rows {
+            let labels = LabelSet::new(FleetName::Workers.row().labels, &labels, false);
+            sink.sample(desc, &labels, &Value::Gauge(count as f64).into());
         }
     }
 }
@@ -95,15 +149,13 @@ impl Fleet {
         config.validate()?;
         let registry = Arc::new(Registry::default());
         let shared = Arc::new(Shared::new(config, &registry)?);
-        let server = match &shared.config.output {
-            Output::Serve(bind) => {
-                let config = ServeConfig { bind: bind.clone(), ..ServeConfig::default() };
-                Some(Server::start(Arc::clone(&registry), config)?)
-            }
-            Output::Nowhere => None,
-        };
-        let work = Arc::clone(&shared);
-        let thread = Looping::start("ryot-fleet", move || collect(work))?;
+        registry.register(Arc::new(Count(Arc::clone(&shared), Descs::new())))?;
+        let http = Http::new(shared.config.timeout, shared.config.max_page_bytes)?;
+        let server = serve(&shared, &registry)?;
+        let work = (Arc::clone(&shared), Arc::clone(&registry), http);
+        let places = shared.config.discovery.places()?;
+        let collect = move || collect(work.0, work.1, work.2, places);
+        let thread = Looping::start("ryot-fleet", collect)?;
         Ok(Self { shared, registry, server, thread })
     }
 
@@ -156,8 +208,29 @@ impl Fleet {
     }
 }
 
-/// All sources at once.
-async fn collect(shared: Arc<Shared>) {
+/// The server of the page, if there shall be one.
+fn serve(shared: &Arc<Shared>, registry: &Arc<Registry>) -> Result<Option<Server>> {
+    let Output::Serve { bind, sd } = &shared.config.output else { return Ok(None) };
+    let told = Arc::clone(shared);
+    let page = LivePage {
+        path: SD_PATH.to_owned(),
+        content_type: "application/json",
+        body: Arc::new(move || list(&told.targets.lock()).into()),
+    };
+    let live_pages = if *sd { vec![page] } else { Vec::new() };
+    let config = ServeConfig { bind: bind.clone(), live_pages, ..ServeConfig::default() };
+    Server::start(Arc::clone(registry), config).map(Some)
+}
+
+/// All sources at once, and the pushing.
+async fn collect(shared: Arc<Shared>, registry: Arc<Registry>, http: Http, places: Places) {
+    if !shared.config.discovery.is_empty() {
+        tokio::spawn(poll::collect(Arc::clone(&shared), http.clone(), places));
+    }
+    if let Output::Push(to) = &shared.config.output {
+        let uri = to.uri().expect("the configuration was checked");
+        tokio::spawn(push::run(Arc::clone(&shared), registry, http, uri, to.interval));
+    }
     if let Some(url) = shared.config.nats.clone() {
         nats::collect(shared, &url).await;
     }

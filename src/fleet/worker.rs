@@ -226,7 +226,7 @@ fn add_statistics(endpoint: &mut Value, load: std::result::Result<ForwardPassMet
     endpoint["data"] = data;
 }
 
-/// A time as text: `2025-02-26T18:45:05Z`.
+/// A time as text: `2025-02-26T18:45:05.000000Z`.
 fn rfc3339(unix: f64) -> String {
     let seconds = unix as u64;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -240,7 +240,8 @@ fn rfc3339(unix: f64) -> String {
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     let year = era * 400 + year + next;
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let micros = (unix.fract() * 1e6) as u64;
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 #[cfg(test)]
@@ -273,7 +274,7 @@ mod tests {
         let load = ForwardPassMetrics { kv_active_blocks: 5, ..Default::default() };
         let mut service = service(Ok(load));
         let reply = service.reply("STATS", 0, "1f").unwrap();
-        assert_eq!(reply["started"], "1970-01-01T00:00:00Z");
+        assert_eq!(reply["started"], "1970-01-01T00:00:00.000000Z");
         let workers = service.filter.workers(reply.to_string().as_bytes()).unwrap();
         assert_eq!(workers[0].1.as_ref().unwrap().data, load);
         assert_eq!(service.reply("PING", 0, "1f").unwrap()["id"], "1f");
@@ -293,10 +294,10 @@ mod tests {
     #[test]
     fn times_are_written_as_nats_wants_them() {
         let table = [
-            (951_782_399.0, "2000-02-28T23:59:59Z"),
-            (951_782_400.0, "2000-02-29T00:00:00Z"),
-            (1_740_595_505.5, "2025-02-26T18:45:05Z"),
-            (1_767_225_600.0, "2026-01-01T00:00:00Z"),
+            (951_782_399.0, "2000-02-28T23:59:59.000000Z"),
+            (951_782_400.0, "2000-02-29T00:00:00.000000Z"),
+            (1_740_595_505.5, "2025-02-26T18:45:05.500000Z"),
+            (1_767_225_600.0, "2026-01-01T00:00:00.000000Z"),
         ];
         for (seconds, text) in table {
             assert_eq!(rfc3339(seconds), text);

@@ -1,5 +1,6 @@
 //! Aggregators of fleets and their workers, in Python.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -10,8 +11,8 @@ use super::serve::{port_of, seconds};
 use crate::engine::Client;
 use crate::error::{Error, Result};
 use crate::fleet::{
-    Component, Fleet, FleetConfig, ForwardPassMetrics, Member, Mock, Notice, Output, Worker,
-    WorkerConfig, random_worker_id,
+    Component, Discovery, Fleet, FleetConfig, ForwardPassMetrics, Member, Mock, Notice, Output,
+    Push, Worker, WorkerConfig, random_worker_id,
 };
 use crate::llm::EngineObserver;
 use crate::serve::Bind;
@@ -40,7 +41,10 @@ impl PyFleet {
     #[new]
     #[pyo3(signature = (
         namespace, component, endpoint, *, service=None, nats=None, host=None, port=0,
-        poll_interval=None, stale_after=None, events_ttl=None, max_workers=None
+        serve_sd=false, push=None, push_interval=2.0, push_job="", poll_interval=None,
+        stale_after=None, events_ttl=None, max_workers=None, targets=Vec::new(),
+        file_sd=Vec::new(), http_sd=Vec::new(), dns=Vec::new(), refresh_interval=None,
+        timeout=None, max_page_bytes=None, families=None, gauges=Vec::new(), series_limit=None
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
     fn new(
@@ -52,27 +56,58 @@ impl PyFleet {
         nats: Option<String>,
         host: Option<String>,
         port: i64,
+        serve_sd: bool,
+        push: Option<String>,
+        push_interval: f64,
+        push_job: &str,
         poll_interval: Option<f64>,
         stale_after: Option<f64>,
         events_ttl: Option<f64>,
         max_workers: Option<usize>,
+        targets: Vec<String>,
+        file_sd: Vec<PathBuf>,
+        http_sd: Vec<String>,
+        dns: Vec<String>,
+        refresh_interval: Option<f64>,
+        timeout: Option<f64>,
+        max_page_bytes: Option<usize>,
+        families: Option<Vec<String>>,
+        gauges: Vec<String>,
+        series_limit: Option<usize>,
     ) -> PyResult<Self> {
         let default = FleetConfig::of(Component { namespace, component, endpoint });
         let poll_interval = seconds("poll_interval", poll_interval, default.poll_interval)?;
         let stale = default.stale_after.max(3 * poll_interval);
-        let output = match host {
-            Some(host) => Output::Serve(Bind::Tcp { host, port: port_of(port)? }),
-            None => Output::Nowhere,
+        let output = match (push, host) {
+            (Some(url), _) => {
+                let interval = seconds("push_interval", Some(push_interval), Duration::ZERO)?;
+                Output::Push(Push { url, job: push_job.to_owned(), interval })
+            }
+            (None, Some(host)) => {
+                Output::Serve { bind: Bind::Tcp { host, port: port_of(port)? }, sd: serve_sd }
+            }
+            (None, None) => Output::Nowhere,
         };
         let config = FleetConfig {
             service,
             nats,
+            discovery: Discovery { targets, file_sd, http_sd, dns },
+            refresh_interval: seconds(
+                "refresh_interval",
+                refresh_interval,
+                default.refresh_interval,
+            )?,
+            timeout: seconds("timeout", timeout, default.timeout)?,
+            max_page_bytes: max_page_bytes.unwrap_or(default.max_page_bytes),
+            families: families.unwrap_or(default.families),
+            gauges,
+            series_limit: series_limit.unwrap_or(default.series_limit),
             stale_after: seconds("stale_after", stale_after, stale)?,
             events_ttl: seconds("events_ttl", events_ttl, default.events_ttl.max(stale))?,
             max_workers: max_workers.unwrap_or(default.max_workers),
             poll_interval,
             output,
-            ..default
+            component: default.component,
         };
         Ok(Self(detached(py, || Fleet::start(config))?))
     }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ryot_metrics._ryot_metrics import NativeFleet
 from ryot_metrics.fleet._running import Running
-from ryot_metrics.fleet.names import COMPONENT, ENDPOINT, NAMESPACE
+from ryot_metrics.fleet.names import COMPONENT, ENDPOINT, NAMESPACE, PUSH_JOB
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
 
 
 class Endpoint(NamedTuple):
@@ -46,6 +50,12 @@ class Workers(NamedTuple):
 class Fleet(Running):
     """Collects the load of a component's workers, and serves it to Prometheus.
 
+    Workers on NATS tell their load. The pages of workers that are read over HTTP are added up, each
+    family by its type: counters and histograms never go down, whoever comes and goes; gauges are
+    those of the workers that are there. A worker that is slow, gone or talks nonsense costs nobody
+    else anything; it is named in the log, counted in `ryot_fleet_failures_total`, and leaves after
+    `stale_after`.
+
     It begins when it is made, and ends with `shutdown`, its `with` block or the process. What it
     has to say goes to the logger `ryot_metrics.fleet`.
 
@@ -58,6 +68,25 @@ class Fleet(Running):
             component.
         host: The address of the page; by default there is none, and `page` has it.
         port: Its port; 0, the default, lets the system choose.
+        serve_sd: Whether `/sd` there tells Prometheus of the workers that are read over HTTP, in
+            the form of its `http_sd`.
+        push: The URL of a Pushgateway, which then takes the place of host and port.
+        push_interval: Seconds between two pushes, 2 by default, at least 0.1.
+        push_job: The label `job` of what is pushed.
+        targets: Workers that are read over HTTP: `host:port`, or URLs.
+        file_sd: Files that name workers, in the form of Prometheus' `file_sd`, as JSON.
+        http_sd: URLs that name workers, in the form of Prometheus' `http_sd`.
+        dns: `name:port`; every address of the name is a worker.
+        refresh_interval: Seconds between two looks at where workers are named, 5 by default, at
+            least 0.1.
+        timeout: Seconds that an answer over HTTP may take, 1 by default, at least 0.01.
+        max_page_bytes: The most bytes of a page, 16777216 by default.
+        families: Which families of the pages are added up: names, in which `*` stands for any
+            text; all by default.
+        gauges: What becomes of gauges, by their names: `sum`, which is the default, `min`, `max`,
+            `mean`, or `each`, which keeps those of every worker apart, with a label `worker`. The
+            first name that fits counts.
+        series_limit: The most series of a family that is added up, 10000 by default.
         poll_interval: Seconds between two polls, 1 by default, at least 0.1.
         stale_after: Seconds that a worker stays after its last answer; by default 3, or three
             polls if that is more.
@@ -86,6 +115,20 @@ class Fleet(Running):
         service: str | None = None,
         host: str | None = None,
         port: int = 0,
+        serve_sd: bool = False,
+        push: str | None = None,
+        push_interval: float = 2.0,
+        push_job: str = PUSH_JOB,
+        targets: Sequence[str] = (),
+        file_sd: Sequence[str | os.PathLike[str]] = (),
+        http_sd: Sequence[str] = (),
+        dns: Sequence[str] = (),
+        refresh_interval: float | None = None,
+        timeout: float | None = None,
+        max_page_bytes: int | None = None,
+        families: Sequence[str] | None = None,
+        gauges: Mapping[str, str] | None = None,
+        series_limit: int | None = None,
         poll_interval: float = 1.0,
         stale_after: float | None = None,
         events_ttl: float | None = None,
@@ -100,6 +143,20 @@ class Fleet(Running):
                 nats=nats,
                 host=host,
                 port=port,
+                serve_sd=serve_sd,
+                push=push,
+                push_interval=push_interval,
+                push_job=push_job,
+                targets=list(targets),
+                file_sd=list(file_sd),
+                http_sd=list(http_sd),
+                dns=list(dns),
+                refresh_interval=refresh_interval,
+                timeout=timeout,
+                max_page_bytes=max_page_bytes,
+                families=None if families is None else list(families),
+                gauges=[f"{name}={mode}" for name, mode in (gauges or {}).items()],
+                series_limit=series_limit,
                 poll_interval=poll_interval,
                 stale_after=stale_after,
                 events_ttl=events_ttl,

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+LISTS = (
+    ("--target", "HOST:PORT", "read this worker's page over HTTP; may be repeated, as all below"),
+    ("--file-sd", "FILE", "read the workers that this file names, as Prometheus' file_sd"),
+    ("--http-sd", "URL", "read the workers that this URL names, as Prometheus' http_sd"),
+    ("--dns", "NAME:PORT", "read the workers at every address of this name"),
+    ("--family", "NAME", "add only such families up; * is any text (default: all)"),
+    ("--gauge", "NAME=MODE", "combine such gauges by sum (the default), min, max, mean or each"),
+)
+"""Options that may be repeated."""
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING"}
 
 
@@ -30,6 +39,18 @@ def add_fleet(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     fleet.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     fleet.add_argument("--port", type=int, default=9091, help="(default: %(default)s)")
     _add_seconds(fleet, "--poll-interval", 1.0, "between two polls")
+    for name, metavar, text in LISTS:
+        fleet.add_argument(name, action="append", default=[], metavar=metavar, help=text)
+    _add_seconds(fleet, "--timeout", 1.0, "that an answer over HTTP may take")
+    fleet.add_argument(
+        "--push", action="store_true", help="push to a Pushgateway at HOST:PORT, serve nothing"
+    )
+    _add_seconds(fleet, "--push-interval", 2.0, "between two pushes")
+    fleet.add_argument(
+        "--serve-sd",
+        action="store_true",
+        help="tell Prometheus of the workers that are read over HTTP, at /sd",
+    )
     fleet.set_defaults(run=_fleet)
     mock = commands.add_parser("mock-worker", help="workers of random load, to try `fleet` with")
     _add_common(mock)
@@ -47,12 +68,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--service", help="the workers' service on NATS (default: made of namespace and component)"
     )
-    parser.add_argument(
-        "--nats",
-        default=os.environ.get("NATS_SERVER", NATS),
-        metavar="URL",
-        help="the NATS server (default: %(default)s)",
-    )
+    server = os.environ.get("NATS_SERVER", NATS)
+    parser.add_argument("--nats", metavar="URL", help=f"the NATS server (default: {server})")
     level = os.environ.get("DYN_LOG", "info").lower()
     parser.add_argument(
         "--log-level",
@@ -67,7 +84,14 @@ def _add_seconds(parser: argparse.ArgumentParser, name: str, value: float, what:
     parser.add_argument(name, type=float, default=value, metavar="S", help=text)
 
 
+def _nats(arguments: argparse.Namespace) -> str:
+    return str(arguments.nats or os.environ.get("NATS_SERVER", NATS))
+
+
 def _fleet(arguments: argparse.Namespace) -> None:
+    over_http = arguments.target or arguments.file_sd or arguments.http_sd or arguments.dns
+    host, port = arguments.host, arguments.port
+    gateway = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     with (
         _logging("metrics", arguments.log_level),
         _until_signal() as stop,
@@ -76,13 +100,26 @@ def _fleet(arguments: argparse.Namespace) -> None:
             arguments.component,
             arguments.endpoint,
             service=arguments.service,
-            nats=arguments.nats,
-            host=arguments.host,
-            port=arguments.port,
+            nats=arguments.nats if over_http else _nats(arguments),
+            host=host,
+            port=port,
+            serve_sd=arguments.serve_sd,
+            push=gateway if arguments.push else None,
+            push_interval=arguments.push_interval,
+            targets=arguments.target,
+            file_sd=arguments.file_sd,
+            http_sd=arguments.http_sd,
+            dns=arguments.dns,
+            timeout=arguments.timeout,
+            families=arguments.family or None,
+            gauges=dict(_pair(rule) for rule in arguments.gauge),
             poll_interval=arguments.poll_interval,
         ) as fleet,
     ):
-        _running.logger.info("Prometheus metrics at %s", fleet.url)
+        if fleet.url is None:
+            _running.logger.info("Pushing metrics to %s", gateway)
+        else:
+            _running.logger.info("Prometheus metrics at %s", fleet.url)
         stop.wait()
 
 
@@ -93,7 +130,7 @@ def _mock(arguments: argparse.Namespace) -> None:
         mock_workers(
             arguments.workers,
             seed=arguments.seed,
-            nats=arguments.nats,
+            nats=_nats(arguments),
             namespace=arguments.namespace,
             component=arguments.component,
             endpoint=arguments.endpoint,
@@ -102,6 +139,11 @@ def _mock(arguments: argparse.Namespace) -> None:
         ),
     ):
         stop.wait()
+
+
+def _pair(rule: str) -> tuple[str, str]:
+    name, _, mode = rule.rpartition("=")
+    return name, mode
 
 
 class _Lines(logging.Formatter):
