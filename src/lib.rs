@@ -5,6 +5,7 @@
 //! - [`llm`]: the catalogue of families and the recorder that turns events into samples.
 //! - [`engine`] and [`backend`]: the scheduler, the engine thread and the models behind them.
 //! - [`gpu`]: the thread that reads devices.
+//! - [`fleet`]: collectors of the metrics of other processes and machines.
 //! - [`serve`]: the thread that answers scrapes, without an interpreter.
 //! - [`error`], [`clock`], [`event`], [`fork`]: the leaves that all of them share.
 //!
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod fleet;
 pub mod fork;
 pub mod gpu;
 pub mod llm;

@@ -33,9 +33,11 @@ __all__ = [
     "Info",
     "Isolated",
     "NativeEngine",
+    "NativeFleet",
     "NativeServer",
     "NativeStream",
     "NativeUdsServer",
+    "NativeWorker",
     "OutOfMemoryError",
     "PipelineCalls",
     "QueueFullError",
@@ -351,6 +353,77 @@ class NativeUdsServer:
     def shutdown(self) -> None: ...
     def __enter__(self) -> NativeUdsServer: ...
     def __exit__(self, *_args: Any) -> None: ...
+
+@final
+class NativeFleet:
+    def __new__(
+        cls,
+        namespace: str,
+        component: str,
+        endpoint: str,
+        *,
+        service: str | None = None,
+        nats: str | None = None,
+        host: str | None = None,
+        port: int = 0,
+        serve_sd: bool = False,
+        push: str | None = None,
+        push_interval: float = 2.0,
+        push_job: str = "",
+        poll_interval: float | None = None,
+        stale_after: float | None = None,
+        events_ttl: float | None = None,
+        max_workers: int | None = None,
+        targets: Sequence[str] = ...,
+        file_sd: Sequence[str | os.PathLike[str]] = ...,
+        http_sd: Sequence[str] = ...,
+        dns: Sequence[str] = ...,
+        refresh_interval: float | None = None,
+        timeout: float | None = None,
+        max_page_bytes: int | None = None,
+        families: Sequence[str] | None = None,
+        gauges: Sequence[str] = ...,
+        series_limit: int | None = None,
+    ) -> NativeFleet: ...
+    @property
+    def address(self) -> str | None: ...
+    def page(self) -> str: ...
+    def workers(
+        self,
+    ) -> tuple[list[tuple[str, str, int, int, int, int]], float, float]: ...
+    def notices(self, patience: float) -> tuple[list[tuple[float, str, str]], bool]: ...
+    def shutdown(self) -> None: ...
+
+@final
+class NativeWorker:
+    @staticmethod
+    def of(
+        source: NativeEngine | Callable[[], tuple[int, ...]],
+        nats: str,
+        namespace: str,
+        component: str,
+        endpoint: str,
+        *,
+        service: str | None = None,
+        worker_id: int | None = None,
+        event_interval: float = 1.0,
+    ) -> NativeWorker: ...
+    @staticmethod
+    def mock(
+        count: int,
+        seed: int | None,
+        nats: str,
+        namespace: str,
+        component: str,
+        endpoint: str,
+        *,
+        service: str | None = None,
+        event_interval: float = 1.0,
+    ) -> NativeWorker: ...
+    @property
+    def ids(self) -> list[int]: ...
+    def notices(self, patience: float) -> tuple[list[tuple[float, str, str]], bool]: ...
+    def shutdown(self) -> None: ...
 
 def choose_coding(accept_encoding: str, offered: Sequence[str]) -> str | None: ...
 def compress(body: bytes, coding: str) -> bytes: ...

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ryot_metrics import RyotError, _exporter, _serve, catalogue, models
 from ryot_metrics.config import settings
+from ryot_metrics.fleet.run import add_fleet
 from ryot_metrics.observability.commands import add_commands
 from ryot_metrics.uds.run import add_uds
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_top(commands)
     add_uds(commands)
     _exporter.add_exporter(commands)
+    add_fleet(commands)
     table = commands.add_parser("catalogue", help="print the table of metric families")
     table.set_defaults(run=lambda _: print(catalogue.markdown(), end=""))
     config = commands.add_parser("config", help="print the settings and where they come from")

@@ -55,18 +55,18 @@ pub struct Row {
 }
 
 macro_rules! catalogue {
-    ($(
+    ($(#[$about:meta])* $names:ident, $table:ident; $(
         $id:ident: $name:literal, $shape:expr,
         [$($label:literal),*] $(+ [$($unshown:literal),*])?, $help:literal;
     )*) => {
-        /// The families, by a name that the compiler checks.
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Name {
+        pub enum $names {
             $(#[doc = concat!("`", $name, "`")] $id,)*
         }
 
         /// All rows, in the order in which they stand on the page.
-        pub const CATALOGUE: &[Row] = &[
+        pub const $table: &[Row] = &[
             $(Row {
                 name: $name,
                 help: $help,
@@ -76,9 +76,14 @@ macro_rules! catalogue {
             },)*
         ];
 
-        impl Name {
-            /// All names, in the order of [`CATALOGUE`].
+        impl $names {
+            #[doc = concat!("All names, in the order of [`", stringify!($table), "`].")]
             pub const ALL: &[Self] = &[$(Self::$id,)*];
+
+            /// The row of this family.
+            pub const fn row(self) -> &'static Row {
+                &$table[self as usize]
+            }
         }
     };
 }
@@ -117,6 +122,8 @@ const TRANSFER_BYTES: &[f64] = &[
 ];
 
 catalogue! {
+    /// The families, by a name that the compiler checks.
+    Name, CATALOGUE;
     Requests: "ryot_inference_requests", Shape::Counter,
         ["model", "status", "endpoint", "error_type"] + ["finish_reason"],
         "Requests by how they ended.";
@@ -380,11 +387,47 @@ catalogue! {
         "Series of the catalogue's stored families.";
 }
 
-impl Name {
-    /// The row of this family.
-    pub const fn row(self) -> &'static Row {
-        &CATALOGUE[self as usize]
-    }
+catalogue! {
+    /// The families of a fleet of workers, which an aggregator fills and not a recorder.
+    FleetName, FLEET;
+    KvBlocksActive: "llm_kv_blocks_active", Shape::Computed,
+        ["component", "endpoint", "worker_id"],
+        "Active KV cache blocks.";
+    KvBlocksTotal: "llm_kv_blocks_total", Shape::Computed,
+        ["component", "endpoint", "worker_id"],
+        "Total KV cache blocks.";
+    ActiveSlots: "llm_requests_active_slots", Shape::Computed,
+        ["component", "endpoint", "worker_id"],
+        "Requests that the worker runs.";
+    TotalSlots: "llm_requests_total_slots", Shape::Computed,
+        ["component", "endpoint", "worker_id"],
+        "Requests that the worker could run at once.";
+    HitRate: "llm_kv_hit_rate_percent", Shape::Computed,
+        ["component", "endpoint", "worker_id"],
+        "Prompt blocks found in the KV cache over those looked up, 0 to 100.";
+    HitRateIsl: "llm_kv_hit_rate_isl_blocks", Shape::Untyped,
+        ["component", "endpoint", "worker_id"],
+        "Prompt blocks that were looked up in the KV cache.";
+    HitRateOverlap: "llm_kv_hit_rate_overlap_blocks", Shape::Untyped,
+        ["component", "endpoint", "worker_id"],
+        "Prompt blocks that were found in the KV cache.";
+    LoadAvg: "llm_load_avg", Shape::Computed,
+        ["component", "endpoint"],
+        "Active KV cache blocks of a worker, on average.";
+    LoadStd: "llm_load_std", Shape::Computed,
+        ["component", "endpoint"],
+        "Population standard deviation of the workers' active KV cache blocks.";
+    Workers: "ryot_fleet_workers", Shape::Computed,
+        ["source", "state"],
+        "Workers that an aggregator reads: those that answer (up) and those that do not (down).";
+    Failures: "ryot_fleet_failures", Shape::Counter,
+        ["source", "reason"],
+        "Answers of workers that an aggregator could not use.";
+}
+
+impl FleetName {
+    /// The families that have a series for each worker.
+    pub const BOARD: &[Self] = Self::ALL.split_at(7).0;
 }
 
 #[cfg(test)]
@@ -394,7 +437,7 @@ mod tests {
 
     #[test]
     fn every_row_describes_a_valid_family() {
-        for row in CATALOGUE {
+        for row in CATALOGUE.iter().chain(FLEET) {
             let desc = Desc::new(row.shape.kind(), row.name, row.help, row.labels).unwrap();
             assert_eq!(&*desc.name, row.name, "the name carries no suffix of its type");
             if let Shape::Histogram(bounds) = row.shape {
@@ -408,5 +451,6 @@ mod tests {
     fn a_name_finds_its_row() {
         assert_eq!(Name::Dropped.row().name, "ryot_metrics_dropped");
         assert_eq!(Name::ALL.len(), CATALOGUE.len());
+        assert_eq!(FleetName::LoadStd.row().name, "llm_load_std");
     }
 }

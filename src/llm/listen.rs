@@ -45,6 +45,11 @@ impl EngineObserver {
         self.of.recorder.scorecard(&self.of.model, active_sessions)
     }
 
+    /// What its engine looked up and found in its prefix cache; see [`Recorder::prefix_cache`].
+    pub fn prefix_cache(&self) -> (u64, u64) {
+        self.of.recorder.prefix_cache(&self.of.model)
+    }
+
     fn loaded(&self, seconds: f64, ok: bool, again: bool) {
         let ModelSeries { recorder, model } = &self.of;
         let load_type = if again { "warm_start" } else { "cold_start" };

@@ -32,7 +32,7 @@ mod steps;
 mod view;
 mod windows;
 
-pub use catalogue::{CATALOGUE, Name, Row, Shape};
+pub use catalogue::{CATALOGUE, FLEET, FleetName, Name, Row, Shape};
 pub use classes::{batch_size_class, context_length_class, prompt_size_class};
 pub use cost::{CostKind, CostModel, Tier, TokenType};
 pub use derived::{DerivedRow, Label, Term};

@@ -52,7 +52,7 @@ fn split(value: f64) -> (f64, i32) {
 }
 
 /// The upper bound of a bucket.
-pub(super) fn upper_bound(schema: i8, index: i32) -> f64 {
+pub(crate) fn upper_bound(schema: i8, index: i32) -> f64 {
     let (fraction, exponent) = if schema < 0 {
         (0.5, (index << -schema) + 1)
     } else {
@@ -68,7 +68,7 @@ pub(super) fn upper_bound(schema: i8, index: i32) -> f64 {
 }
 
 /// The index of the same bucket in the next coarser schema.
-pub(super) fn coarser(index: i32) -> i32 {
+pub(crate) fn coarser(index: i32) -> i32 {
     (index + 1).div_euclid(2)
 }
 

@@ -28,7 +28,7 @@ impl LabelSet {
     }
 
     /// The same beside an added label of another name than `le`.
-    pub(super) fn beside<N: AsRef<str>, V: AsRef<str>>(
+    pub(crate) fn beside<N: AsRef<str>, V: AsRef<str>>(
         added: &str,
         names: &[N],
         values: &[V],

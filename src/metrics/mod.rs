@@ -47,10 +47,11 @@ mod sharing;
 mod sink;
 mod text;
 mod window;
-mod wire;
+pub(crate) mod wire;
 
 pub use created::{created_enabled, disable_created_metrics, enable_created_metrics};
 pub use desc::{Desc, GaugeMode, Kind, Merge};
+pub(crate) use exponential::{coarser, upper_bound};
 pub use family::{Family, Options, SERIES_LIMIT};
 pub use flat::{Snapshot, Snapshots, collect};
 pub(crate) use labels::same_text;

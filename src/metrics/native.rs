@@ -288,7 +288,7 @@ impl Native {
     }
 
     pub(super) fn snapshot(&self) -> NativeSnapshot {
-        let mut positive = spans_of(&self.positive);
+        let mut positive = Spans::of(&self.positive);
         let empty = self.len() == 0 && self.zero == 0;
         if empty && self.zero_threshold == 0.0 {
             // Without this, readers would take it for a classic histogram.
@@ -300,32 +300,33 @@ impl Native {
             zero_threshold: self.zero_threshold,
             zero_count: self.zero,
             positive,
-            negative: spans_of(&self.negative),
+            negative: Spans::of(&self.negative),
         }
     }
-}
-
-/// Gaps of up to two buckets are filled with zeros: that is shorter than a new span.
-fn spans_of(buckets: &[(i32, u64)]) -> Spans {
-    let mut result = Spans::default();
-    let mut next = 0;
-    let mut last = 0;
-    for (place, &(index, count)) in buckets.iter().enumerate() {
-        let gap = index - next;
-        if place == 0 || gap > 2 {
-            result.spans.push((gap, 0));
-        } else {
-            for _ in 0..gap {
-                result.push(0, &mut last);
-            }
-        }
-        result.push(count as i64, &mut last);
-        next = index + 1;
-    }
-    result
 }
 
 impl Spans {
+    /// The buckets with these counts, by index and ascending. Gaps of up to two buckets are filled
+    /// with zeros: that is shorter than a new span.
+    pub(crate) fn of(buckets: &[(i32, u64)]) -> Self {
+        let mut result = Self::default();
+        let mut next = 0;
+        let mut last = 0;
+        for (place, &(index, count)) in buckets.iter().enumerate() {
+            let gap = index - next;
+            if place == 0 || gap > 2 {
+                result.spans.push((gap, 0));
+            } else {
+                for _ in 0..gap {
+                    result.push(0, &mut last);
+                }
+            }
+            result.push(count as i64, &mut last);
+            next = index + 1;
+        }
+        result
+    }
+
     fn push(&mut self, count: i64, last: &mut i64) {
         if let Some((_, len)) = self.spans.last_mut() {
             *len += 1;

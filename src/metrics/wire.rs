@@ -4,17 +4,17 @@
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LabelPair {
+pub(crate) struct LabelPair {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    pub(crate) value: String,
 }
 
 /// The word for a family's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum MetricType {
+pub(crate) enum MetricType {
     Counter = 0,
     Gauge = 1,
     Summary = 2,
@@ -24,134 +24,134 @@ pub(super) enum MetricType {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Time {
+pub(crate) struct Time {
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub(crate) nanos: i32,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Number {
+pub(crate) struct Number {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
     #[prost(message, optional, tag = "2")]
-    pub(super) exemplar: Option<Exemplar>,
+    pub(crate) exemplar: Option<Exemplar>,
     #[prost(message, optional, tag = "3")]
-    pub(super) start: Option<Time>,
+    pub(crate) start: Option<Time>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Quantile {
+pub(crate) struct Quantile {
     #[prost(double, tag = "1")]
-    pub(super) quantile: f64,
+    pub(crate) quantile: f64,
     #[prost(double, tag = "2")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     #[prost(uint64, tag = "1")]
-    pub(super) count: u64,
+    pub(crate) count: u64,
     #[prost(double, tag = "2")]
-    pub(super) sum: f64,
+    pub(crate) sum: f64,
     #[prost(message, repeated, tag = "3")]
-    pub(super) quantiles: Vec<Quantile>,
+    pub(crate) quantiles: Vec<Quantile>,
     #[prost(message, optional, tag = "4")]
-    pub(super) start: Option<Time>,
+    pub(crate) start: Option<Time>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     #[prost(uint64, tag = "1")]
-    pub(super) cumulative_count: u64,
+    pub(crate) cumulative_count: u64,
     #[prost(double, tag = "2")]
-    pub(super) upper_bound: f64,
+    pub(crate) upper_bound: f64,
     #[prost(message, optional, tag = "3")]
-    pub(super) exemplar: Option<Exemplar>,
+    pub(crate) exemplar: Option<Exemplar>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Span {
+pub(crate) struct Span {
     #[prost(sint32, tag = "1")]
-    pub(super) offset: i32,
+    pub(crate) offset: i32,
     #[prost(uint32, tag = "2")]
-    pub(super) length: u32,
+    pub(crate) length: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     #[prost(uint64, tag = "1")]
-    pub(super) count: u64,
+    pub(crate) count: u64,
     #[prost(double, tag = "2")]
-    pub(super) sum: f64,
+    pub(crate) sum: f64,
     #[prost(message, repeated, tag = "3")]
-    pub(super) buckets: Vec<Bucket>,
+    pub(crate) buckets: Vec<Bucket>,
     #[prost(sint32, tag = "5")]
-    pub(super) schema: i32,
+    pub(crate) schema: i32,
     #[prost(double, tag = "6")]
-    pub(super) zero_threshold: f64,
+    pub(crate) zero_threshold: f64,
     #[prost(uint64, tag = "7")]
-    pub(super) zero_count: u64,
+    pub(crate) zero_count: u64,
     #[prost(message, repeated, tag = "9")]
-    pub(super) negative_spans: Vec<Span>,
+    pub(crate) negative_spans: Vec<Span>,
     #[prost(sint64, repeated, tag = "10")]
-    pub(super) negative_deltas: Vec<i64>,
+    pub(crate) negative_deltas: Vec<i64>,
     #[prost(message, repeated, tag = "12")]
-    pub(super) positive_spans: Vec<Span>,
+    pub(crate) positive_spans: Vec<Span>,
     #[prost(sint64, repeated, tag = "13")]
-    pub(super) positive_deltas: Vec<i64>,
+    pub(crate) positive_deltas: Vec<i64>,
     #[prost(message, optional, tag = "15")]
-    pub(super) start: Option<Time>,
+    pub(crate) start: Option<Time>,
     /// Of a native histogram, where no bucket can have them.
     #[prost(message, repeated, tag = "16")]
-    pub(super) exemplars: Vec<Exemplar>,
+    pub(crate) exemplars: Vec<Exemplar>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Exemplar {
+pub(crate) struct Exemplar {
     #[prost(message, repeated, tag = "1")]
-    pub(super) labels: Vec<LabelPair>,
+    pub(crate) labels: Vec<LabelPair>,
     #[prost(double, tag = "2")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
     #[prost(message, optional, tag = "3")]
-    pub(super) timestamp: Option<Time>,
+    pub(crate) timestamp: Option<Time>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Metric {
+pub(crate) struct Metric {
     #[prost(message, repeated, tag = "1")]
-    pub(super) labels: Vec<LabelPair>,
+    pub(crate) labels: Vec<LabelPair>,
     #[prost(message, optional, tag = "2")]
-    pub(super) gauge: Option<Number>,
+    pub(crate) gauge: Option<Number>,
     #[prost(message, optional, tag = "3")]
-    pub(super) counter: Option<Counter>,
+    pub(crate) counter: Option<Counter>,
     #[prost(message, optional, tag = "4")]
-    pub(super) summary: Option<Summary>,
+    pub(crate) summary: Option<Summary>,
     #[prost(message, optional, tag = "5")]
-    pub(super) untyped: Option<Number>,
+    pub(crate) untyped: Option<Number>,
     #[prost(int64, tag = "6")]
-    pub(super) timestamp_ms: i64,
+    pub(crate) timestamp_ms: i64,
     #[prost(message, optional, tag = "7")]
-    pub(super) histogram: Option<Histogram>,
+    pub(crate) histogram: Option<Histogram>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct MetricFamily {
+pub(crate) struct MetricFamily {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "2")]
-    pub(super) help: String,
+    pub(crate) help: String,
     #[prost(enumeration = "MetricType", tag = "3")]
-    pub(super) kind: i32,
+    pub(crate) kind: i32,
     #[prost(message, repeated, tag = "4")]
-    pub(super) metrics: Vec<Metric>,
+    pub(crate) metrics: Vec<Metric>,
     #[prost(string, tag = "5")]
-    pub(super) unit: String,
+    pub(crate) unit: String,
 }

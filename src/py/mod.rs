@@ -14,6 +14,7 @@ mod engine_config;
 mod errors;
 mod exchange;
 mod facts;
+mod fleet;
 mod fork;
 mod globals;
 mod gpu;
@@ -70,6 +71,8 @@ mod _ryot_metrics {
         update_gpu_metrics, update_gpu_utilization, update_kv_cache_size, update_kv_cache_usage,
         update_queue_metrics, update_token_throughput,
     };
+    #[pymodule_export]
+    use super::fleet::{PyFleet, PyWorker};
     #[pymodule_export]
     use super::gpu::watch_gpus;
     #[pymodule_export]

@@ -10,7 +10,8 @@ use crate::clock::Nanos;
 use crate::error::{Error, ErrorKind};
 use crate::event::Mode;
 use crate::llm::{
-    CATALOGUE, CostKind, CostModel, End, Request, Row, Severity, Shape, Start, Status, Tier, VIEWS,
+    CATALOGUE, CostKind, CostModel, End, FLEET, Request, Row, Severity, Shape, Start, Status, Tier,
+    VIEWS,
 };
 
 /// Characters that are shown of what was said instead of a number.
@@ -39,7 +40,7 @@ type CatalogueRow = (String, &'static str, Vec<&'static str>, Vec<f64>, &'static
 /// buckets, help, and the names that its samples may have.
 #[pyfunction]
 pub(super) fn catalogue() -> Vec<CatalogueRow> {
-    let stored = CATALOGUE.iter().map(|row| (*row, row.name));
+    let stored = CATALOGUE.iter().chain(FLEET).map(|row| (*row, row.name));
     let views = VIEWS.iter().map(|view| {
         let labels = &["model"][..];
         (

@@ -126,7 +126,7 @@ impl PyServer {
     }
 }
 
-fn port_of(port: i64) -> Result<u16> {
+pub(super) fn port_of(port: i64) -> Result<u16> {
     u16::try_from(port)
         .map_err(|_| Error::InvalidArgument(format!("port is {port}; it must be 0 to 65535")))
 }

@@ -15,7 +15,7 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::config::{Scrape, ScrapeObserver, ServeConfig, StaticPage};
+use super::config::{LivePage, Scrape, ScrapeObserver, ServeConfig, StaticPage};
 use super::encoding::Coding;
 use crate::clock::{Clock, seconds_between};
 use crate::fork;
@@ -31,6 +31,7 @@ pub(super) struct Answerer {
     registry: Arc<Registry>,
     path: Option<String>,
     pages: Vec<StaticPage>,
+    live_pages: Vec<LivePage>,
     profile: Option<String>,
     compress_min_bytes: usize,
     observer: Arc<dyn ScrapeObserver>,
@@ -43,6 +44,7 @@ impl Answerer {
             registry,
             path: config.path.clone(),
             pages: config.pages.clone(),
+            live_pages: config.live_pages.clone(),
             profile: config.profile.clone(),
             compress_min_bytes: config.limits.compress_min_bytes,
             observer: Arc::clone(&config.observer),
@@ -67,6 +69,10 @@ impl Answerer {
         let asked = request.uri().path();
         if let Some(page) = self.pages.iter().find(|page| page.path == asked) {
             return unchanging(page);
+        }
+        if let Some(page) = self.live_pages.iter().find(|page| page.path == asked) {
+            let content_type = HeaderValue::from_static(page.content_type);
+            return sized(StatusCode::OK, (page.body)(), content_type);
         }
         match &self.path {
             Some(path) if path != asked => {
@@ -220,6 +226,20 @@ mod tests {
         let one = answerer(&ServeConfig { path, ..ServeConfig::default() });
         assert_eq!(ask(&one, "GET", "/metrics?x=1", &[]).status(), 200);
         assert_eq!(ask(&one, "GET", "/", &[]).status(), 404);
+    }
+
+    #[test]
+    fn a_live_page_is_made_anew_for_every_answer() {
+        let count = std::sync::atomic::AtomicU8::new(b'1');
+        let next = move || vec![count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)].into();
+        let page =
+            LivePage { path: "/sd".into(), content_type: "text/plain", body: Arc::new(next) };
+        let answerer = answerer(&ServeConfig { live_pages: vec![page], ..ServeConfig::default() });
+        for _ in 0..2 {
+            assert_eq!(header(&ask(&answerer, "GET", "/sd", &[]), "content-length"), "1");
+        }
+        let body = (answerer.live_pages[0].body)();
+        assert_eq!(&*body, b"3");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Every limit has a name and a default here, and its error text names both.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +121,23 @@ pub struct StaticPage {
     pub body: Bytes,
 }
 
+/// A page that is made anew for every answer, on the server's thread; it should be quick.
+#[derive(Clone)]
+pub struct LivePage {
+    /// Its path.
+    pub path: String,
+    /// The type of its body.
+    pub content_type: &'static str,
+    /// What makes the body.
+    pub body: Arc<dyn Fn() -> Bytes + Send + Sync>,
+}
+
+impl Debug for LivePage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LivePage").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl StaticPage {
     fn validate(&self) -> Result<()> {
         check_path(&self.path)?;
@@ -143,6 +160,8 @@ pub struct ServeConfig {
     pub path: Option<String>,
     /// Pages beside it. Default: none.
     pub pages: Vec<StaticPage>,
+    /// Pages beside it that are made anew for every answer. Default: none.
+    pub live_pages: Vec<LivePage>,
     /// The profile of a page whose query names none; None: the registry's own.
     pub profile: Option<String>,
     /// Its certificates. Default: none, plain HTTP.
@@ -161,6 +180,7 @@ impl Default for ServeConfig {
             bind: Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 },
             path: None,
             pages: Vec::new(),
+            live_pages: Vec::new(),
             profile: None,
             tls: None,
             limits: Limits::default(),
@@ -189,6 +209,7 @@ impl ServeConfig {
         check_timeout("write_timeout", write_timeout)?;
         self.path.as_deref().map_or(Ok(()), check_path)?;
         self.pages.iter().try_for_each(StaticPage::validate)?;
+        self.live_pages.iter().try_for_each(|page| check_path(&page.path))?;
         if let Some(page) = self.pages.iter().find(|it| Some(&it.path) == self.path.as_ref()) {
             let text = format!("path is {:?}; another page is there", page.path);
             return Err(Error::InvalidArgument(text));

@@ -50,7 +50,9 @@ pub fn on_scrape_thread() -> bool {
     SCRAPING.get()
 }
 
-pub use config::{Bind, Ignore, Limits, Scrape, ScrapeObserver, ServeConfig, StaticPage, TlsFiles};
+pub use config::{
+    Bind, Ignore, Limits, LivePage, Scrape, ScrapeObserver, ServeConfig, StaticPage, TlsFiles,
+};
 pub use encoding::Coding;
 pub use listen::Address;
 pub use server::Server;

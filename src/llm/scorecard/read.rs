@@ -60,6 +60,12 @@ impl Figures<'_> {
 }
 
 impl Recorder {
+    /// Prompt tokens that a model's engine looked up in its prefix cache, and those it found.
+    pub fn prefix_cache(&self, model: &str) -> (u64, u64) {
+        let of = Figures { computed: &self.computed, model };
+        (of.count(Name::PrefixQueries, &[]), of.count(Name::PrefixHits, &[]))
+    }
+
     /// The scorecard of a model's engine; all zeros if there is none.
     ///
     /// `active_sessions` are the clients of a server that knows them; by default, they are the
