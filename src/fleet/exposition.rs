@@ -351,7 +351,7 @@ impl Scanner<'_> {
         }
         let rest = self.0.split(" # ").next().unwrap_or_default(); // an exemplar
         let mut numbers = rest.split_whitespace();
-        let value = number(numbers.next().unwrap_or_default())?;
+        let value = number(numbers.next().ok_or("no value")?)?;
         if let Some(timestamp) = numbers.next() {
             number(timestamp)?;
         }
@@ -446,7 +446,7 @@ mod tests {
     fn nonsense_is_refused_with_its_line() {
         let table = [
             ("<html><body>no</body></html>", "line 1: "),
-            ("ok 1\nbad", "line 2: \"\" is no number: \"bad\""),
+            ("ok 1\nbad", "line 2: no value: \"bad\""),
             ("a{b=\"c} 1", "line 1: a quoted text without an end"),
             ("a{b} 1", "line 1: no value of a label"),
             ("a{b=\"c\" d=\"e\"} 1", "line 1: no comma between labels"),
