@@ -436,10 +436,10 @@ mod tests {
                     # TYPE h counter\nh_total 1 # {trace=\"7 # 7\"} 0.5\nbare NaN\n# EOF\n";
         let families = text(page).unwrap();
         let names: Vec<&str> = families.iter().map(|family| &*family.name).collect();
-        assert_eq!(names, ["g", "h_total", "dotted.name", "bare"]);
+        assert_eq!(names, ["g", "dotted.name", "h_total", "bare"]);
         assert_eq!(families[0].metrics[0].labels[0].value, "1");
-        assert_eq!(families[2].metrics[0].labels[0].name, "a.b");
-        assert_eq!(families[2].metrics[0].untyped.unwrap().value, -3e-2);
+        assert_eq!(families[1].metrics[0].labels[0].name, "a.b");
+        assert_eq!(families[1].metrics[0].untyped.unwrap().value, -3e-2);
     }
 
     #[test]
