@@ -331,15 +331,14 @@ impl Scanner<'_> {
                 self.0 = self.0.trim_start();
                 let quoted = self.0.starts_with('"');
                 let label = self.name(&['=', '}', ','])?;
-                if !self.skip('=') {
-                    if !quoted || !name.is_empty() {
-                        return Err("no value of a label".into());
-                    }
-                    name = label;
-                } else {
+                if self.skip('=') {
                     self.0 = self.0.trim_start();
                     let value = self.quoted()?;
                     labels.push((label, value));
+                } else if quoted && name.is_empty() {
+                    name = label;
+                } else {
+                    return Err("no value of a label".into());
                 }
                 if !self.skip(',') && !self.0.trim_start().starts_with('}') {
                     return Err("no comma between labels".into());
@@ -382,7 +381,9 @@ mod tests {
         let wait = Desc::new(Kind::Histogram, "wait_seconds", "Wait.", &[]).unwrap();
         let wait = wait.with_unit("seconds").unwrap().with_bounds(&[0.5, 1.0]).unwrap();
         let wait = Stored::register(wait, &registry).unwrap().series::<&str>(&[]);
-        [0.1, 0.7, 9.0].into_iter().for_each(|value| wait.observe(value));
+        for value in [0.1, 0.7, 9.0] {
+            wait.observe(value);
+        }
         let size = Desc::new(Kind::Summary, "size", "Size.", &[]).unwrap();
         Stored::register(size, &registry).unwrap().series::<&str>(&[]).observe(3.0);
         registry
@@ -439,7 +440,7 @@ mod tests {
         assert_eq!(names, ["g", "dotted.name", "h_total", "bare"]);
         assert_eq!(families[0].metrics[0].labels[0].value, "1");
         assert_eq!(families[1].metrics[0].labels[0].name, "a.b");
-        assert_eq!(families[1].metrics[0].untyped.unwrap().value, -3e-2);
+        assert_eq!(families[1].metrics[0].untyped, Some(Number { value: -3e-2 }));
     }
 
     #[test]
