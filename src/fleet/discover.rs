@@ -51,7 +51,7 @@ impl Discovery {
             places.push(Place::Fixed(Target::parse(target)?));
         }
         for url in &self.http_sd {
-            let uri = url.parse::<Uri>().ok().filter(|uri| uri.authority().is_some());
+            let uri = url.parse::<Uri>().ok().filter(is_http);
             let bad = || Error::InvalidArgument(format!("http_sd is {url:?}; it must be a URL"));
             places.push(Place::Http(uri.ok_or_else(bad)?));
         }
@@ -106,6 +106,11 @@ impl Place {
             }
         }
     }
+}
+
+/// Whether a URL is one that can be asked.
+pub(super) fn is_http(uri: &Uri) -> bool {
+    ["http", "https"].contains(&uri.scheme_str().unwrap_or_default())
 }
 
 /// How long a look-up of a name may take.

@@ -331,15 +331,14 @@ impl Scanner<'_> {
                 self.0 = self.0.trim_start();
                 let quoted = self.0.starts_with('"');
                 let label = self.name(&['=', '}', ','])?;
-                if !self.skip('=') {
-                    if !quoted || !name.is_empty() {
-                        return Err("no value of a label".into());
-                    }
-                    name = label;
-                } else {
+                if self.skip('=') {
                     self.0 = self.0.trim_start();
                     let value = self.quoted()?;
                     labels.push((label, value));
+                } else if quoted && name.is_empty() {
+                    name = label;
+                } else {
+                    return Err("no value of a label".into());
                 }
                 if !self.skip(',') && !self.0.trim_start().starts_with('}') {
                     return Err("no comma between labels".into());
@@ -351,7 +350,7 @@ impl Scanner<'_> {
         }
         let rest = self.0.split(" # ").next().unwrap_or_default(); // an exemplar
         let mut numbers = rest.split_whitespace();
-        let value = number(numbers.next().unwrap_or_default())?;
+        let value = number(numbers.next().ok_or("no value")?)?;
         if let Some(timestamp) = numbers.next() {
             number(timestamp)?;
         }
@@ -382,7 +381,9 @@ mod tests {
         let wait = Desc::new(Kind::Histogram, "wait_seconds", "Wait.", &[]).unwrap();
         let wait = wait.with_unit("seconds").unwrap().with_bounds(&[0.5, 1.0]).unwrap();
         let wait = Stored::register(wait, &registry).unwrap().series::<&str>(&[]);
-        [0.1, 0.7, 9.0].into_iter().for_each(|value| wait.observe(value));
+        for value in [0.1, 0.7, 9.0] {
+            wait.observe(value);
+        }
         let size = Desc::new(Kind::Summary, "size", "Size.", &[]).unwrap();
         Stored::register(size, &registry).unwrap().series::<&str>(&[]).observe(3.0);
         registry
@@ -436,17 +437,17 @@ mod tests {
                     # TYPE h counter\nh_total 1 # {trace=\"7 # 7\"} 0.5\nbare NaN\n# EOF\n";
         let families = text(page).unwrap();
         let names: Vec<&str> = families.iter().map(|family| &*family.name).collect();
-        assert_eq!(names, ["g", "h_total", "dotted.name", "bare"]);
+        assert_eq!(names, ["g", "dotted.name", "h_total", "bare"]);
         assert_eq!(families[0].metrics[0].labels[0].value, "1");
-        assert_eq!(families[2].metrics[0].labels[0].name, "a.b");
-        assert_eq!(families[2].metrics[0].untyped.unwrap().value, -3e-2);
+        assert_eq!(families[1].metrics[0].labels[0].name, "a.b");
+        assert_eq!(families[1].metrics[0].untyped, Some(Number { value: -3e-2 }));
     }
 
     #[test]
     fn nonsense_is_refused_with_its_line() {
         let table = [
             ("<html><body>no</body></html>", "line 1: "),
-            ("ok 1\nbad", "line 2: \"\" is no number: \"bad\""),
+            ("ok 1\nbad", "line 2: no value: \"bad\""),
             ("a{b=\"c} 1", "line 1: a quoted text without an end"),
             ("a{b} 1", "line 1: no value of a label"),
             ("a{b=\"c\" d=\"e\"} 1", "line 1: no comma between labels"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -97,18 +97,20 @@ impl Http {
             return Err(Failure { reason: "status", text: format!("it answers with {status}") });
         }
         let body = Limited::new(answer.into_body(), self.max_bytes).collect().await;
-        let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-            true => Failure::nonsense(format!(
-                "it has more than {} bytes (max_page_bytes)",
-                self.max_bytes
-            )),
-            false => unreachable(&*error),
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let limit = self.max_bytes;
+                return Failure::nonsense(format!(
+                    "it has more than {limit} bytes (max_page_bytes)"
+                ));
+            }
+            unreachable(&*error)
         });
         Ok(Page { content_type, body: body?.to_bytes() })
     }
 }
 
 /// The error that caused the others.
-fn root<'a>(error: &'a dyn std::error::Error) -> &'a dyn std::error::Error {
+fn root(error: &dyn std::error::Error) -> &dyn std::error::Error {
     error.source().map_or(error, root)
 }

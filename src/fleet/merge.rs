@@ -118,16 +118,14 @@ impl Merger {
         }
         for metric in from.metrics {
             let place = (index, family.place(&metric, self.rules.series_limit)?);
-            match value_of(kind, &metric) {
-                Some(value) => worker.gauges.push((place, value)),
-                None => {
-                    let before = worker.last.get(&place);
-                    if let Some(more) = increment(before, &metric) {
-                        family.series[place.1].total.add(more);
-                    }
-                    worker.last.insert(place, metric);
-                }
+            if let Some(value) = value_of(kind, &metric) {
+                worker.gauges.push((place, value));
+                continue;
             }
+            if let Some(more) = increment(worker.last.get(&place), &metric) {
+                family.series[place.1].total.add(more);
+            }
+            worker.last.insert(place, metric);
         }
         Ok(())
     }
@@ -252,7 +250,7 @@ impl Source for Merger {
                     family.each(index, live(), sink);
                 }
                 MetricType::Gauge | MetricType::Untyped => {
-                    family.gauges(index, &gauges, mode, sink)
+                    family.gauges(index, &gauges, mode, sink);
                 }
                 MetricType::Histogram => family.histograms(sink),
                 _ => family.totals(sink),
@@ -445,11 +443,12 @@ mod tests {
     }
 
     fn histogram(bounds: &[(&str, u32)], sum: u32, count: u32) -> String {
-        let mut page = "# TYPE wait histogram\n".to_owned();
-        for (bound, count) in bounds {
-            page += &format!("wait_bucket{{le=\"{bound}\"}} {count}\n");
-        }
-        page + &format!("wait_bucket{{le=\"+Inf\"}} {count}\nwait_sum {sum}\nwait_count {count}\n")
+        let bucket =
+            |(bound, count): &(&str, u32)| format!("wait_bucket{{le=\"{bound}\"}} {count}\n");
+        let buckets = bounds.iter().map(bucket).collect::<Vec<_>>().concat();
+        "# TYPE wait histogram\n".to_owned()
+            + &buckets
+            + &format!("wait_bucket{{le=\"+Inf\"}} {count}\nwait_sum {sum}\nwait_count {count}\n")
     }
 
     #[test]
@@ -484,7 +483,7 @@ mod tests {
             ["jobs_total is a Gauge and elsewhere a Counter"]
         );
         assert!(bench.page().contains("depth 1.0\n"));
-        let many: String = (0..5).map(|it| format!("many{{a=\"{it}\"}} 1\n")).collect();
+        let many = [0, 1, 2, 3, 4].map(|it| format!("many{{a=\"{it}\"}} 1\n")).concat();
         let refused = bench.update("one", &many);
         assert_eq!(refused.first().unwrap(), "many has more than 3 series (series_limit)");
     }

@@ -121,7 +121,7 @@ fn reply(shared: &Shared, filter: &Filter, message: &Message) {
         Ok(workers) => {
             for (id, endpoint) in workers {
                 match endpoint {
-                    Ok(endpoint) => shared.placed(SOURCE, shared.board.report(&id, endpoint)),
+                    Ok(endpoint) => shared.placed(SOURCE, &shared.board.report(&id, endpoint)),
                     Err(reason) => bad(format!("Skipping worker-{id:?}: {reason}")),
                 }
             }
@@ -133,7 +133,7 @@ fn event(shared: &Shared, message: &Message) {
     match serde_json::from_slice::<KvHitRateEvent>(&message.payload) {
         Ok(event) => {
             shared.journal.debug(format!("Received {event:?}"));
-            shared.placed(SOURCE, shared.board.hit(event));
+            shared.placed(SOURCE, &shared.board.hit(event));
         }
         Err(error) => {
             shared.failed(SOURCE, "nonsense");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Uri;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::discover::is_http;
 use super::http::Http;
 use super::running::Shared;
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ impl Push {
         let Self { url, job, .. } = self;
         let group = format!("{}/metrics/job/{job}", url.trim_end_matches('/'));
         let valid = !job.is_empty() && !job.contains(['/', '?', '#']);
-        let uri = group.parse::<Uri>().ok().filter(|uri| valid && uri.authority().is_some());
+        let uri = group.parse::<Uri>().ok().filter(|uri| valid && is_http(uri));
         let text = || format!("push is {url:?} for job {job:?}; it must be a URL and a word");
         uri.ok_or_else(|| Error::InvalidArgument(text()))
     }

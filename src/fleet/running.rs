@@ -70,8 +70,8 @@ impl Shared {
     }
 
     /// Counts what found no place on the board; the first time, says so.
-    pub(super) fn placed(&self, source: &str, placed: std::result::Result<(), Full>) {
-        if placed == Err(Full) {
+    pub(super) fn placed(&self, source: &str, placed: &std::result::Result<(), Full>) {
+        if placed.is_err() {
             self.left_out(source);
         }
     }

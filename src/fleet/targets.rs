@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::Uri;
+use hyper::http::uri::{Authority, PathAndQuery};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -85,9 +86,9 @@ pub(super) fn parse_list(json: &[u8]) -> std::result::Result<Vec<Target>, String
 pub(super) fn list(targets: &[Target]) -> Vec<u8> {
     let group = |target: &Target| {
         let part = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        let path = target.uri.path_and_query().map(|path| path.as_str());
+        let path = target.uri.path_and_query().map(PathAndQuery::as_str);
         Group {
-            targets: vec![part(target.uri.authority().map(|it| it.as_str()))],
+            targets: vec![part(target.uri.authority().map(Authority::as_str))],
             labels: BTreeMap::from([
                 ("__metrics_path__".to_owned(), part(path)),
                 ("__scheme__".to_owned(), part(target.uri.scheme_str())),

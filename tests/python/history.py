@@ -123,7 +123,8 @@ def write_history(page: Path, blocks: Path) -> None:
     """Writes the history as a page and lets promtool make Prometheus's blocks of it."""
     with page.open("w") as file:
         for family in catalogue.families():
-            file.writelines(_family(family))
+            if not family.name.startswith("llm_"):
+                file.writelines(_family(family))
         file.writelines(_fleet())
         file.write("# EOF\n")
     command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(page), str(blocks)]

@@ -32,13 +32,19 @@ from ryot_metrics.pipeline import PipelineStats
 from ryot_metrics.scrape import serve_metrics
 from test_facts import CALLS
 
-# The first need a GPU's driver, the others a model with weights and a prefix cache.
+# The first need a GPU's driver, then a model with weights and a prefix cache; the others are an
+# aggregator's.
 ELSEWHERE = {
     "ryot_gpu_memory_total_bytes",
     "ryot_gpu_power_watts",
     "ryot_gpu_temperature_celsius",
     "ryot_engine_bytes_moved_per_token",
     "ryot_engine_prefix_cache_resident_bytes",
+    *(
+        family.name
+        for family in catalogue.families()
+        if family.name.startswith(("llm_", "ryot_fleet_"))
+    ),
 }
 
 CONFIG = """

@@ -99,8 +99,8 @@ class Fleet(Running):
 
     Example:
         >>> with Fleet("dynemo", nats="nats://127.0.0.1:1", host="127.0.0.1") as fleet:
-        ...     fleet.url.startswith("http://127.0.0.1:"), fleet.page()
-        (True, '')
+        ...     print(fleet.page().splitlines()[-1])
+        ryot_fleet_workers{source="nats",state="up"} 0.0
     """
 
     _native: NativeFleet
