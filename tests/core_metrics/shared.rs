@@ -68,10 +68,13 @@ fn all_processes_have_the_page_of_all() {
     }
 }
 
+/// Writes a value to a family.
+type Write = &'static dyn Fn(&Family, f64);
+
 /// Histograms, summaries, state sets and infos have what any process wrote.
 #[test]
 fn each_type_is_the_same_for_all() {
-    let table: [(Kind, &dyn Fn(&Family, f64), &[&str]); 4] = [
+    let table: [(Kind, Write, &[&str]); 4] = [
         (
             Kind::Histogram,
             &|it, value| it.series::<&str>(&[]).observe(value),
@@ -224,7 +227,7 @@ fn exemplars_are_seen_by_all() {
     for id in ["one", "two"] {
         series.set_exemplar(Exemplar::new(vec![("id".into(), id.into())], 1.0, 2.0).unwrap());
         let page = encode(&second, Format::OpenMetrics1);
-        assert!(page.contains(&format!(r##"a_total 1.0 # {{id="{id}"}} 1.0 2.0"##)), "{page}");
+        assert!(page.contains(&format!(r#"a_total 1.0 # {{id="{id}"}} 1.0 2.0"#)), "{page}");
     }
 }
 
