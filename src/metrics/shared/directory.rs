@@ -422,11 +422,11 @@ mod tests {
         let live = listed.into_iter().filter(|it| it.is_live);
         let one = |child: Child| {
             let values = guard.values(child).unwrap();
-            let notes = guard.notes(place, child).unwrap();
+            let texts = guard.notes(place, child).unwrap();
             let nodes = guard.shared.nodes(place, child);
             let owned = nodes.iter().filter(|node| node.is_owned).count();
             let left = guard.get(child.at + child::RUN).unwrap();
-            format!("{values:?} {notes:?} {owned} {left}")
+            format!("{values:?} {texts:?} {owned} {left}")
         };
         live.map(|it| one(it.child)).collect()
     }
