@@ -158,7 +158,7 @@ class Gauge:
         subsystem: str = "",
         unit: str = "",
         registry: CollectorRegistry | None = ...,
-        multiprocess_mode: str = "all",
+        multiprocess_mode: str = ...,
         *,
         series_limit: int | None = ...,
         idle_ttl: float | None = ...,

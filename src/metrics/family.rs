@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::desc::{Desc, Kind, Merge};
 use super::labels::{Key, LabelSet, OwnedKey};
+use super::lease::Lease;
 use super::link::Link;
 use super::registry::Registry;
 use super::sampling::Sampling;
@@ -309,8 +310,7 @@ impl Family {
     fn forget_idle(&self) {
         let Some(ttl) = self.options.idle_ttl else { return };
         let now = (self.options.now)();
-        let elsewhere =
-            |series: &Series| series.lease.get().is_some_and(|lease| lease.is_held_elsewhere());
+        let elsewhere = |series: &Series| series.lease.get().is_some_and(Lease::is_held_elsewhere);
         // Nobody can take a new hold of a series while the map is locked.
         let mut gone = Vec::new();
         let mut map = self.series.write();

@@ -92,6 +92,24 @@ impl Link {
         self.shared.overflowed(self.place)
     }
 
+    /// Puts a series into the mapping.
+    fn send(&self, guard: &Guard<'_>, series: &Series) -> Result<()> {
+        let mut known = self.known.lock();
+        let child = guard.new_child(self.place, series.labels().values(), &mut known.gone)?;
+        known.serials.insert(child.at, child.serial);
+        drop(known);
+        series.attach(Lease::new(&self.shared, self.place, child)?);
+        series.take_part_under(guard)
+    }
+
+    /// Puts those series into the mapping that are not there.
+    fn send_all(&self, guard: &Guard<'_>, map: &SeriesMap) -> Result<()> {
+        let mut alone = map.values().filter(|series| series.lease.get().is_none());
+        alone.try_for_each(|series| self.send(guard, series))?;
+        self.behind.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Grows when another process' removals were seen here.
     pub(super) fn edits(&self) -> u64 {
         self.edits.load(Ordering::Relaxed)
@@ -113,7 +131,7 @@ impl Family {
         let changes = link.shared.changes();
         let done = link.shared.lock().and_then(|guard| {
             self.take_changes(link, &guard, map)?;
-            if link.behind.load(Ordering::Relaxed) { self.send(link, &guard, map) } else { Ok(()) }
+            if link.behind.load(Ordering::Relaxed) { link.send_all(&guard, map) } else { Ok(()) }
         });
         match done {
             Ok(()) => link.changes.store(changes, Ordering::Relaxed),
@@ -161,28 +179,9 @@ impl Family {
         Ok(())
     }
 
-    /// Puts those series into the mapping that are not there.
-    fn send(&self, link: &Link, guard: &Guard<'_>, map: &SeriesMap) -> Result<()> {
-        let alone = map.values().filter(|series| series.lease.get().is_none());
-        for series in alone {
-            self.send_one(link, guard, series)?;
-        }
-        link.behind.store(false, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn send_one(&self, link: &Link, guard: &Guard<'_>, series: &Series) -> Result<()> {
-        let mut known = link.known.lock();
-        let child = guard.new_child(link.place, series.labels().values(), &mut known.gone)?;
-        known.serials.insert(child.at, child.serial);
-        drop(known);
-        series.attach(Lease::new(&link.shared, link.place, child)?);
-        series.take_part_under(guard)
-    }
-
     /// A new series of the map is in the mapping too, or counts here until it can be.
     pub(super) fn publish(&self, link: &Link, series: &Series) {
-        let sent = link.shared.lock().and_then(|guard| self.send_one(link, &guard, series));
+        let sent = link.shared.lock().and_then(|guard| link.send(&guard, series));
         if let Err(error) = sent {
             link.behind.store(true, Ordering::Relaxed);
             let name = &self.desc().name;

@@ -37,6 +37,8 @@ pub struct NativeSnapshot {
 
 /// Counts by index, ascending.
 type Buckets = Vec<(i32, u64)>;
+/// The same, borrowed.
+type BucketsRef<'a> = &'a [(i32, u64)];
 
 /// What the last value fell into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +216,7 @@ impl Native {
     }
 
     /// Buckets above and below zero.
-    pub(super) fn buckets(&self) -> (&[(i32, u64)], &[(i32, u64)]) {
+    pub(super) fn buckets(&self) -> (BucketsRef<'_>, BucketsRef<'_>) {
         (&self.positive, &self.negative)
     }
 

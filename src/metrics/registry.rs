@@ -115,9 +115,7 @@ impl Registry {
     /// [`Error::InvalidArgument`] if one of its names, sample suffixes included, is taken, or one
     /// of its labels is a label of the registry.
     pub fn register(&self, source: Arc<dyn Source>) -> Result<()> {
-        self.state.write().register(source.clone(), None, &self.labels.read())?;
-        self.sharing.added(&*source);
-        Ok(())
+        self.register_as(None, source)
     }
 
     /// Adds a source to a profile, which is new with its first source. The names of the first
@@ -127,7 +125,12 @@ impl Registry {
     /// # Errors
     /// As [`Self::register`].
     pub fn register_in(&self, profile: &'static str, source: Arc<dyn Source>) -> Result<()> {
-        self.state.write().register(source.clone(), Some(profile), &self.labels.read())?;
+        self.register_as(Some(profile), source)
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // those who register give it away
+    fn register_as(&self, profile: Option<&'static str>, source: Arc<dyn Source>) -> Result<()> {
+        self.state.write().register(source.clone(), profile, &self.labels.read())?;
         self.sharing.added(&*source);
         Ok(())
     }

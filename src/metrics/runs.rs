@@ -15,6 +15,9 @@ use super::series::TAIL;
 use super::shared::{FamilyPlace, Guard, Shared};
 use crate::error::Result;
 
+/// Label values, and their run.
+type Run = (Vec<Box<str>>, &'static [AtomicU64]);
+
 /// The runs of one name.
 #[derive(Debug)]
 pub struct Runs {
@@ -65,7 +68,7 @@ impl Runs {
     ///
     /// # Errors
     /// If the mapping is damaged.
-    pub fn all(&self) -> Result<Vec<(Vec<Box<str>>, &'static [AtomicU64])>> {
+    pub fn all(&self) -> Result<Vec<Run>> {
         let mut known = self.known.lock();
         let changes = self.shared.changes();
         if known.changes != changes {

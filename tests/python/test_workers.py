@@ -293,8 +293,11 @@ for step in range(done, operations):
 """
 
 
-@pytest.mark.parametrize("operations", [pytest.param(20_000, id="short")])
-def test_killed_workers_lose_nothing(mapping, tmp_path, operations):
+# The full form has a million: RYOT_TEST_OPERATIONS=1000000, with --timeout 0.
+OPERATIONS = int(os.environ.get("RYOT_TEST_OPERATIONS", "20000"))
+
+
+def test_killed_workers_lose_nothing(mapping, tmp_path):
     """8 processes are killed at any instant and started again; the totals are their journals'.
 
     A journal says what was begun and what was done: where a kill comes between, the call counts or
@@ -304,7 +307,7 @@ def test_killed_workers_lose_nothing(mapping, tmp_path, operations):
     journal = tmp_path / "journal"
     journal.write_bytes(bytes(32 * processes))
     chance = random.Random(1)
-    begin = lambda number: start(mapping, TORTURE, journal, number, operations)  # noqa: E731
+    begin = lambda number: start(mapping, TORTURE, journal, number, OPERATIONS)  # noqa: E731
     workers = [begin(number) for number in range(processes)]
     while any(worker.poll() is None for worker in workers):
         time.sleep(chance.random() / 10)
@@ -321,7 +324,7 @@ def test_killed_workers_lose_nothing(mapping, tmp_path, operations):
     some = sum(v for k, v in page.items() if k[0] == "some_total" and len(k[1][1]) < 3)
     # A killed step is done again, so each kill may count one more than the operations.
     for value in (page["total_total",], some, page["sizes_count",]):
-        assert processes * operations <= value <= processes * operations + kills
+        assert processes * OPERATIONS <= value <= processes * OPERATIONS + kills
     assert page["sizes_count",] == page["sizes_bucket", ("le", "+Inf")]
     assert page["level",] == 0
     assert kills > 5

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,11 @@ __all__ = ["MultiProcessCollector", "mark_process_dead"]
 
 _Labels = tuple[tuple[str, str], ...]
 _HEADER = 8
-_MERGES = {"min": min, "max": max, "sum": lambda a, b: a + b}
+_MERGES: dict[str, Callable[[float, float], float]] = {
+    "min": min,
+    "max": max,
+    "sum": lambda a, b: a + b,
+}
 
 
 class _Value(NamedTuple):

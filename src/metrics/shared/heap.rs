@@ -42,6 +42,30 @@ pub(super) mod header {
     pub(in super::super) const END: u64 = 1024;
 }
 
+/// Writes a cell under the lock.
+pub(super) fn put(cell: &AtomicU64, value: u64) {
+    #[cfg(test)]
+    crash::step();
+    cell.store(value, Ordering::Release);
+}
+
+/// Lets a test's thread die at any of its writes.
+#[cfg(test)]
+pub(super) mod crash {
+    use std::cell::Cell;
+
+    thread_local!(static LEFT: Cell<u64> = const { Cell::new(u64::MAX) });
+
+    /// From now on, so many writes are done.
+    pub(in super::super) fn after(writes: u64) {
+        LEFT.set(writes);
+    }
+
+    pub(super) fn step() {
+        LEFT.set(LEFT.get().checked_sub(1).expect("the test's crash"));
+    }
+}
+
 /// The most cells that one change may write.
 const LOG_LIMIT: usize = 100;
 
@@ -86,9 +110,9 @@ impl<'a> Guard<'a> {
         }
         for pair in head[header::LOG as usize..].chunks_exact(2).take(len) {
             let [at, value] = [&pair[0], &pair[1]].map(|cell| cell.load(Ordering::Acquire));
-            self.shared.cells(at, 1)?[0].store(value, Ordering::Release);
+            put(&self.shared.cells(at, 1)?[0], value);
         }
-        head[header::LOG_LEN as usize].store(0, Ordering::Release);
+        put(&head[header::LOG_LEN as usize], 0);
         Ok(())
     }
 
@@ -154,7 +178,9 @@ impl Change<'_> {
             self.set(list, next);
         }
         let memory = self.guard.shared.cells(at, len)?;
-        memory.iter().for_each(|cell| cell.store(0, Ordering::Release));
+        for cell in memory {
+            put(cell, 0);
+        }
         Ok(at)
     }
 
@@ -187,7 +213,7 @@ impl Change<'_> {
         for (cell, chunk) in memory.iter().zip(bytes.chunks(8)) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            cell.store(u64::from_le_bytes(word), Ordering::Release);
+            put(cell, u64::from_le_bytes(word));
         }
         Ok(at)
     }
@@ -203,10 +229,10 @@ impl Change<'_> {
         let head = self.guard.shared.cells(0, header::END)?;
         let log: &[AtomicU64] = &head[header::LOG as usize..];
         for (pair, (at, value)) in log.chunks_exact(2).zip(&self.writes) {
-            pair[0].store(*at, Ordering::Release);
-            pair[1].store(*value, Ordering::Release);
+            put(&pair[0], *at);
+            put(&pair[1], *value);
         }
-        head[header::LOG_LEN as usize].store(self.writes.len() as u64, Ordering::Release);
+        put(&head[header::LOG_LEN as usize], self.writes.len() as u64);
         self.guard.replay()
     }
 }

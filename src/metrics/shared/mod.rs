@@ -70,6 +70,18 @@ fn corrupt(path: &Path, what: &str) -> Error {
     refused(path, &format!("it is damaged ({what}); remove it when no process uses it"))
 }
 
+#[cfg(target_os = "linux")]
+fn make_room(file: &File, bytes: u64) -> std::io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
+}
+
+/// Nothing is shared where processes cannot be told apart; see [`Identity::own`].
+#[cfg(not(target_os = "linux"))]
+fn make_room(file: &File, bytes: u64) -> std::io::Result<()> {
+    file.set_len(bytes)
+}
+
 /// The file of a mapping: a bare name is one in `/dev/shm`.
 ///
 /// ```
@@ -174,10 +186,8 @@ impl Shared {
 
     /// Has the file so many cells at least, so that touching them cannot fail.
     fn allocate(&self, file: &File, cells: u64) -> Result<()> {
-        use rustix::fs::{FallocateFlags, fallocate};
-        let allocated = fallocate(file, FallocateFlags::empty(), 0, cells * 8);
         let action = format!("make room for {} bytes in {}", cells * 8, self.path.display());
-        allocated.map_err(|error| Error::io(action)(error.into()))
+        make_room(file, cells * 8).map_err(Error::io(action))
     }
 
     /// Maps what the file has by now.
@@ -210,7 +220,7 @@ impl Shared {
         let guard = Guard::new(self, home)?;
         guard.replay()?;
         self.map(guard.file())?;
-        if forked {
+        if forked || self.slot() == PROCESSES_LIMIT {
             guard.enter()?;
         }
         Ok(guard)

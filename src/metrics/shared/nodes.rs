@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::desc::{Desc, GaugeMode, Kind, Merge};
 use super::directory::{Child, Place, child};
-use super::heap::Guard;
+use super::heap::{Guard, put};
 use super::{Shared, corrupt};
 use crate::error::Result;
 
@@ -112,7 +112,7 @@ impl Guard<'_> {
     pub(super) fn empty_nodes(&self, of: Place, at: u64) -> Result<()> {
         for node in self.shared.node_places(at)? {
             for cell in &self.shared.cells(node, DATA + of.node)?[OWNER as usize..] {
-                cell.store(0, Ordering::Release);
+                put(cell, 0);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::directory::{Child, Place, child};
-use super::heap::Guard;
+use super::heap::{Guard, put};
 use crate::error::Result;
 
 /// The last cells of a run: where the table is, and its version.
@@ -39,7 +39,7 @@ impl Guard<'_> {
         let mut table = change.get(place)?;
         if table == 0 {
             table = change.take(1 + count as u64)?;
-            self.shared.cells(table, 1)?[0].store(count as u64, Ordering::Release);
+            put(&self.shared.cells(table, 1)?[0], count as u64);
             change.set(place, table);
         }
         let cell = table + 1 + index as u64;

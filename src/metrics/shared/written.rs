@@ -8,6 +8,7 @@ use super::super::window::Quantiles;
 use crate::error::{Error, Result};
 
 /// A description, and those options that say what the page has of a family.
+#[allow(clippy::struct_excessive_bools)] // each says another thing
 #[derive(Clone, Debug, PartialEq)]
 pub(in super::super) struct Written {
     pub(in super::super) desc: Desc,
@@ -21,6 +22,7 @@ pub(in super::super) struct Written {
 }
 
 /// The same as text; numbers as their bits, so that they come back as they were.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Serialize, Deserialize)]
 struct Text {
     name: String,
