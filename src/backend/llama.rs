@@ -5,6 +5,7 @@
 //! contexts made at once. Must not know: requests, scheduling, sampling.
 
 mod stage;
+mod state;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -15,7 +16,6 @@ use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
-use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -28,6 +28,7 @@ use llama_cpp_2::{
 use parking_lot::Mutex;
 
 use self::stage::LlamaStage;
+use self::state::State;
 use crate::backend::{
     Adapter, DecodeFailure, Decoder, DecoderConfig, Model, ModelInfo, Row, SeqId, Snapshot, Stage,
     StageSpec, Token,
@@ -220,13 +221,13 @@ impl Decoder for LlamaDecoder<'_> {
     }
 
     fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
-        let state = self.context.state_seq_get(seq as i32, LlamaStateSeqFlags::empty()).ok()?;
-        Some(Snapshot { bytes: state.byte_len() as u64, content: Box::new(state) })
+        let state = State::copy(&self.context, seq as i32)?;
+        Some(Snapshot { bytes: state.len(), content: Box::new(state) })
     }
 
     fn restore(&mut self, seq: SeqId, snapshot: &Snapshot) -> bool {
-        let Some(state) = snapshot.content.downcast_ref::<SeqState>() else { return false };
-        let restored = self.context.state_seq_set(state, seq as i32).is_ok();
+        let Some(state) = snapshot.content.downcast_ref::<State>() else { return false };
+        let restored = state.restore(&mut self.context, seq as i32);
         if !restored {
             self.forget(seq);
         }

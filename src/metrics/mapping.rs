@@ -1,6 +1,6 @@
 //! A file's memory as runs of atomic cells, and a place that can point to another run later.
 //!
-//! The one file with unsafe code. Must not know what is in the cells.
+//! Unsafe is allowed here, for the mapping itself. Must not know what is in the cells.
 #![allow(unsafe_code)]
 
 use std::fs::File;

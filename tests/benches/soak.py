@@ -13,6 +13,7 @@ Run: python tests/benches/soak.py [--minutes 20] [--model FILE] [--ctx-size 2048
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -31,16 +32,22 @@ from soak_client import CLIENTS, Client, Seen
 
 NAME = "soak"
 HOST_CACHE_BYTES = 16 << 20
-"""So few, two or three sequences of a small model, that they are full, and the allocator has the
-room for their changing sizes, in the first quarter; what still grows then is a leak."""
+"""So few, two or three sequences of a small model, that they are soon full."""
+
+FULL_SHARE = 0.5
+"""From this part on the host's cache counts as full: the next copy may be as large as the rest."""
+FULL_STEPS = 500
+"""Memory is judged when the host's cache has been full for so many steps of the engine, however
+long they take: what still grows then is a leak."""
 
 SAMPLE_SECONDS = 10.0
 SETTLE_SECONDS = 60.0
 """How long what was cancelled may take to end."""
 
-STEADY_SECONDS = 240.0
+JUDGED_SECONDS = 60.0
 SLOPE_MAX_KIB = 512.0
-"""The most that memory may grow in a minute; a run below `STEADY_SECONDS` only reports it."""
+"""The most that memory may grow in a minute; where less than `JUDGED_SECONDS` can be judged, it is
+only reported."""
 
 
 REQUESTS = "ryot_inference_requests_total"
@@ -57,13 +64,35 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 """What is read from the page, by short names."""
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A look at the process while it runs.
+
+    Attributes:
+        at: Seconds since the start.
+        kib: The resident memory in KiB.
+        host_bytes: What the host's cache holds.
+        steps: The engine's steps so far.
+    """
+
+    at: float
+    kib: float
+    host_bytes: int
+    steps: int
+
+    @property
+    def beyond(self) -> float:
+        """The resident memory beside the host's cache, which has a limit of its own, in KiB."""
+        return self.kib - self.host_bytes / 1024
+
+
 @dataclass
 class Report:
     """What is left of a run.
 
     Attributes:
         seen: What all clients saw.
-        memory: Seconds since the start, and the resident memory in KiB.
+        memory: The samples, in their order.
         pressure: The requests' need of cells, of all clients at once, over the context.
         stats: The engine's, after the last request.
         figures: The engine's own counts.
@@ -71,19 +100,33 @@ class Report:
     """
 
     seen: Seen
-    memory: list[tuple[float, float]]
+    memory: list[Sample]
     pressure: float
     stats: dict[str, int]
     figures: dict[str, float]
     checks: list[tuple[str, str, bool]] = field(default_factory=list)
 
     @property
+    def judged(self) -> list[Sample]:
+        """Those since when the host's cache has been full for a while; none if it was not."""
+        full = (one.steps for one in self.memory if one.host_bytes >= FULL_SHARE * HOST_CACHE_BYTES)
+        since = next(full, math.inf) + FULL_STEPS
+        return [one for one in self.memory if one.steps >= since]
+
+    @property
+    def seconds(self) -> float:
+        """How long `judged` is."""
+        judged = self.judged
+        return judged[-1].at - judged[0].at if judged else 0.0
+
+    @property
     def slope(self) -> float:
-        """KiB per minute after the first quarter; NaN where there are not two samples."""
-        late = [(at, kib) for at, kib in self.memory if at >= self.memory[-1][0] / 4]
-        if len(late) < 2:
-            return float("nan")
-        return 60 * statistics.linear_regression(*zip(*late, strict=True)).slope
+        """KiB per minute of `beyond`, as far as judged; NaN where there are not two samples."""
+        if self.seconds == 0:
+            return math.nan
+        judged = self.judged
+        at, beyond = [one.at for one in judged], [one.beyond for one in judged]
+        return 60 * statistics.linear_regression(at, beyond).slope
 
 
 def soak(
@@ -104,7 +147,7 @@ def soak(
         running = [Thread(target=client.run) for client in clients]
         for thread in running:
             thread.start()
-        memory = list(_samples(seconds))
+        memory = list(_samples(engine, seconds))
         halt.set()
         for thread in running:
             thread.join()
@@ -144,8 +187,9 @@ def checks(report: Report, threads: int) -> Iterator[tuple[str, str, bool]]:
         ("tokens of prompts", "prompt"),
     ):
         yield _compare(name, figures[tokens], seen.tokens[tokens], seen.unseen[tokens])
-    steady = report.memory[-1][0] < STEADY_SECONDS or report.slope <= SLOPE_MAX_KIB
-    yield "memory after the first quarter", f"{report.slope:+.0f} KiB/min", steady
+    steady = report.seconds < JUDGED_SECONDS or report.slope <= SLOPE_MAX_KIB
+    found = f"{report.slope:+.0f} KiB/min in the last {report.seconds:.0f} s"
+    yield "memory beside a full cache", found, steady
 
 
 def _compare(name: str, counted: float, seen: int, slack: int) -> tuple[str, str, bool]:
@@ -168,15 +212,15 @@ def _value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, {"model": NAME, **labels}) or 0.0
 
 
-def _samples(seconds: float) -> Iterator[tuple[float, float]]:
-    """Takes the resident memory until the time is over."""
+def _samples(engine: Engine, seconds: float) -> Iterator[Sample]:
+    """Looks at the process until the time is over."""
     start = time.monotonic()
     pause = min(SAMPLE_SECONDS, seconds / 12)
+    page = os.sysconf("SC_PAGESIZE") / 1024
     while (at := time.monotonic() - start) < seconds:
-        yield (
-            at,
-            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1024,
-        )
+        kib = int(Path("/proc/self/statm").read_text().split()[1]) * page
+        stats = engine.stats()
+        yield Sample(at, kib, stats["host_bytes"], stats["steps"])
         time.sleep(min(pause, seconds - at))
 
 
@@ -198,9 +242,10 @@ def tables(report: Report) -> Iterator[Table]:
     for (kind, ending), count in sorted(report.seen.ended.items()):
         ended.add_row(kind, ending, f"{count:,}")
     yield ended
-    memory = Table("second", "resident KiB", title="memory")
-    for at, kib in report.memory:
-        memory.add_row(f"{at:.0f}", f"{kib:,.0f}")
+    memory = Table("second", "resident KiB", "host cache KiB", "steps", title="memory")
+    for one in report.memory:
+        cached = f"{one.host_bytes / 1024:,.0f}"
+        memory.add_row(f"{one.at:.0f}", f"{one.kib:,.0f}", cached, f"{one.steps:,}")
     yield memory
     checks = Table("check", "found", "", title="checks")
     checks.add_row("need of cells / context", f"{report.pressure:.2f}", "")

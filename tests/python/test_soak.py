@@ -1,5 +1,7 @@
 """A short form of `tests/benches/soak.py`, and what happens where more is asked than fits."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -27,7 +29,11 @@ def test_a_difference_is_found():
     figures = dict.fromkeys([*soak.FIGURES, "streaming", "standard", "prompt"], 0.0)
     figures |= {"success": 1.0, "cancelled": 1.0, "streaming": 5.0, "standard": 4.0, "prompt": 7.0}
     stats = {"running": 0, "waiting": 0, "used_cells": 0}
-    memory = [(float(at), 1000.0) for at in range(0, 600, 10)]
+    cached = [min(10 * at, 16_000 + at % 300) for at in range(0, 3000, 10)]
+    memory = [
+        soak.Sample(10 * index, 1000.0 + kib, kib << 10, 100 * index)
+        for index, kib in enumerate(cached)
+    ]
 
     def broken(seen=seen, figures=figures, stats=stats, memory=memory):
         report = soak.Report(seen, memory, 2.0, stats, figures)
@@ -40,8 +46,11 @@ def test_a_difference_is_found():
     assert broken(figures=figures | {"standard": 6.0}) == ["tokens of dropped answers"]
     assert broken(figures=figures | {"success": 3.0}) == ["requests: success", "requests: all"]
     assert broken(stats=stats | {"used_cells": 1}) == ["used_cells at the end"]
-    growing = [(at, 1000.0 + 20 * at) for at, _ in memory]
-    assert broken(memory=growing) == ["memory after the first quarter"]
+    leaking = [replace(one, kib=one.kib + 10 * one.at) for one in memory]
+    assert broken(memory=leaking) == ["memory beside a full cache"]
+    filling = [replace(one, kib=one.kib + 50 * min(one.at, 800)) for one in memory]
+    assert broken(memory=filling) == []
+    assert broken(memory=[replace(one, host_bytes=0) for one in leaking]) == []
     failed = Seen()
     failed.add(seen)
     failed.faults["whole: error"] = 1
