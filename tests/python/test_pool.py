@@ -216,6 +216,25 @@ def test_the_context_counts_before_it_is_taken(tmp_path):
         assert ask(pool, "small").token_count == 2
 
 
+def test_adapters_count_too(tmp_path):
+    """A model takes its adapters' bytes more, and is refused where only they do not fit."""
+    path = tiny.write_model(tmp_path / "model.gguf")
+    lora = tiny.write_adapter(tmp_path / "lora.gguf", tiny.adapter(1))
+    config = EngineConfig(ctx_size=1024, host_cache_bytes=0)
+    with ModelPool() as pool:
+        pool.add(path, config, name="bare")
+        pool.add(path, config, name="adapted", adapters={"lora": lora})
+        assert ask(pool, "bare").token_count == ask(pool, "adapted").token_count == 2
+        taken = pool.loaded()
+    assert taken["adapted"] - taken["bare"] == lora.stat().st_size > 0
+    with ModelPool(memory_limit=taken["bare"]) as pool:
+        pool.add(path, config, name="bare")
+        pool.add(path, config, name="adapted", adapters={"lora": lora})
+        with pytest.raises(MemoryLimitError, match="the model 'adapted' takes"):
+            ask(pool, "adapted")
+        assert ask(pool, "bare").token_count == 2
+
+
 def test_a_pool_is_served_over_http(tmp_path, live):
     """`model` routes, /v1/models lists all, and what cannot be loaded is one request's error."""
     whole = tiny.write_model(tmp_path / "tiny.gguf")

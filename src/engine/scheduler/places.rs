@@ -88,7 +88,11 @@ impl Scheduler {
             return false;
         }
         let growth: usize = self.live.iter().map(|other| other.growth(HEADROOM)).sum();
-        let shared = self.cells.live_matched(&self.scope(sequence), sequence.tokens());
+        // Without a cache each request has a scope of its own, in which nobody else is live.
+        let shared = match self.config.prefix_cache {
+            true => self.cells.live_matched(&self.scope(sequence), sequence.tokens()),
+            false => 0,
+        };
         let own = sequence.tokens().len() - shared + sequence.answer_left().min(HEADROOM);
         self.cells.live() + growth + own <= self.config.ctx_size
     }
