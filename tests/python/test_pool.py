@@ -262,13 +262,11 @@ def test_a_pool_is_served_over_http(tmp_path, live):
             with pytest.raises(openai.InternalServerError, match="cannot load the model") as failed:
                 create(model="half", prompt="x")
             assert (failed.value.status_code, failed.value.code) == (500, "model_load_failed")
-            stream = create(model="tiny", prompt="x", max_tokens=200, stream=True)
-            next(iter(stream))
-            with pytest.raises(openai.InternalServerError, match="in use: tiny") as refused:
+            in_use = pytest.raises(openai.InternalServerError, match="in use: tiny")
+            with pool.use("tiny"), in_use as refused:
                 create(model="large", prompt="x")
             assert (refused.value.status_code, refused.value.code) == (503, "memory_limit")
             assert refused.value.response.headers["retry-after"] == "1"
-            stream.close()
             assert len(client.embeddings.create(model="toy", input="x").data) == 1
     requests = "ryot_inference_requests_total"
     assert change.sum(requests, model="half", error_type="inference_error") == 1
