@@ -48,7 +48,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         engine: Its engine.
-        bytes: What the engine takes: weights, all KV cells, and the most of its host cache.
+        bytes: What the engine takes: weights, those of its adapters, all KV cells, and the most of
+            its host cache.
     """
 
     engine: Engine
@@ -67,10 +68,15 @@ class _Entry:
     used_at: float = 0.0
     bytes: int = field(init=False)
     """What it took last time; before the first, what is known without loading it."""
+    adapter_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        weights = 0 if self.path == "toy" else os.path.getsize(self.path)
-        self.bytes = weights + self.config.host_cache_bytes
+        weights = self.adapter_bytes = 0
+        if self.path != "toy":
+            weights = os.path.getsize(self.path)
+            self.adapters = {name: resolve(os.fspath(at)) for name, at in self.adapters.items()}
+            self.adapter_bytes = sum(map(os.path.getsize, self.adapters.values()))
+        self.bytes = weights + self.adapter_bytes + self.config.host_cache_bytes
 
     def busy(self) -> bool:
         """Whether somebody holds it, or its engine has requests."""
@@ -87,9 +93,9 @@ class ModelPool:
     """Models by name, of which those are loaded that are needed and fit.
 
     Args:
-        memory_limit: The most bytes that loaded models may take: weights, all KV cells and the most
-            of the host cache of each. Default: no limit. To load one, those are unloaded that
-            nobody uses, the least recently used first.
+        memory_limit: The most bytes that loaded models may take: weights, adapters, all KV cells
+            and the most of the host cache of each. Default: no limit. To load one, those are
+            unloaded that nobody uses, the least recently used first.
         idle_seconds: After how many seconds without a request a model is unloaded. Default: never.
         clock: Seconds, for `idle_seconds`.
 
@@ -293,7 +299,11 @@ class ModelPool:
                 self.check_open()
                 admit(entry.bytes)
                 engine = Engine(
-                    entry.path, entry.config, name=entry.name, adapters=entry.adapters, admit=admit
+                    entry.path,
+                    entry.config,
+                    name=entry.name,
+                    adapters=entry.adapters,
+                    admit=lambda needed: admit(needed + entry.adapter_bytes),
                 )
                 loaded = Loaded(engine, entry.bytes)
             except BaseException as error:

@@ -216,6 +216,25 @@ def test_the_context_counts_before_it_is_taken(tmp_path):
         assert ask(pool, "small").token_count == 2
 
 
+def test_adapters_count_too(tmp_path):
+    """A model takes its adapters' bytes more, and is refused where only they do not fit."""
+    path = tiny.write_model(tmp_path / "model.gguf")
+    lora = tiny.write_adapter(tmp_path / "lora.gguf", tiny.adapter(1))
+    config = EngineConfig(ctx_size=1024, host_cache_bytes=0)
+    with ModelPool() as pool:
+        pool.add(path, config, name="bare")
+        pool.add(path, config, name="adapted", adapters={"lora": lora})
+        assert ask(pool, "bare").token_count == ask(pool, "adapted").token_count == 2
+        taken = pool.loaded()
+    assert taken["adapted"] - taken["bare"] == lora.stat().st_size > 0
+    with ModelPool(memory_limit=taken["bare"]) as pool:
+        pool.add(path, config, name="bare")
+        pool.add(path, config, name="adapted", adapters={"lora": lora})
+        with pytest.raises(MemoryLimitError, match="the model 'adapted' takes"):
+            ask(pool, "adapted")
+        assert ask(pool, "bare").token_count == 2
+
+
 def test_a_pool_is_served_over_http(tmp_path, live):
     """`model` routes, /v1/models lists all, and what cannot be loaded is one request's error."""
     whole = tiny.write_model(tmp_path / "tiny.gguf")
@@ -243,13 +262,11 @@ def test_a_pool_is_served_over_http(tmp_path, live):
             with pytest.raises(openai.InternalServerError, match="cannot load the model") as failed:
                 create(model="half", prompt="x")
             assert (failed.value.status_code, failed.value.code) == (500, "model_load_failed")
-            stream = create(model="tiny", prompt="x", max_tokens=200, stream=True)
-            next(iter(stream))
-            with pytest.raises(openai.InternalServerError, match="in use: tiny") as refused:
+            in_use = pytest.raises(openai.InternalServerError, match="in use: tiny")
+            with pool.use("tiny"), in_use as refused:
                 create(model="large", prompt="x")
             assert (refused.value.status_code, refused.value.code) == (503, "memory_limit")
             assert refused.value.response.headers["retry-after"] == "1"
-            stream.close()
             assert len(client.embeddings.create(model="toy", input="x").data) == 1
     requests = "ryot_inference_requests_total"
     assert change.sum(requests, model="half", error_type="inference_error") == 1

@@ -88,7 +88,12 @@ impl Scheduler {
             return false;
         }
         let growth: usize = self.live.iter().map(|other| other.growth(HEADROOM)).sum();
-        let shared = self.cells.live_matched(&self.scope(sequence), sequence.tokens());
+        // Without a cache each request has a scope of its own, in which nobody else is live.
+        let shared = if self.config.prefix_cache {
+            self.cells.live_matched(&self.scope(sequence), sequence.tokens())
+        } else {
+            0
+        };
         let own = sequence.tokens().len() - shared + sequence.answer_left().min(HEADROOM);
         self.cells.live() + growth + own <= self.config.ctx_size
     }
