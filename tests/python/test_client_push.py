@@ -231,7 +231,9 @@ def pushgateway(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         place = f"127.0.0.1:{probe.getsockname()[1]}"
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([binary, f"--web.listen-address={place}"], stderr=log)
+        # Debian's keeps what was pushed, for the next one that is started, unless it has no file.
+        options = [f"--web.listen-address={place}", f"--persistence.file={tmp_path / 'pushed'}"]
+        process = subprocess.Popen([binary, *options], stderr=log)
     try:
         deadline = time.monotonic() + 30
         while True:

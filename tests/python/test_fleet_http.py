@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import threading
 from contextlib import ExitStack, contextmanager
@@ -15,8 +16,9 @@ from nats_server import until
 from ryot_metrics import client
 from ryot_metrics.fleet import Fleet
 from ryot_metrics.scrape import serve_metrics
+from test_client_push import page as gateway_page
 from test_client_push import pushgateway  # noqa: F401
-from test_fleet import SOON, logged
+from test_fleet import SOON, command, logged
 from test_prometheus import binary, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +132,36 @@ def answering(handler):
         thread.join()
 
 
+def test_a_bad_worker_costs_nobody_else_anything(stack, caplog):
+    """One that is silent, talks nonsense, fails or is not there is named; the good one is fresh."""
+    good = Worker(stack)
+    silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    silent = f"127.0.0.1:{silent.getsockname()[1]}"
+    nonsense = stack.enter_context(answering(Nonsense))
+    nobody = f"127.0.0.1:{free_port()}"
+    broken = f"http://{nonsense}/broken"
+    lines = stack.enter_context(logged(caplog))
+    targets = [good.address, silent, nonsense, broken, nobody]
+    with Fleet(targets=targets, **QUICK) as fleet:
+        for total in range(1, 6):
+            good.jobs.inc()
+            until(lambda total=total: samples(fleet.page()).get(("jobs_total", "a")) == total)
+        for line in (
+            f"Skipping {silent}: no answer within 0.3 s",
+            f'Skipping {nonsense}: line 1: no value: "<html>hello</html>"',
+            f"Skipping {nonsense}/broken: it answers with 500",
+            f"Skipping {nobody}: ",
+        ):
+            until(lambda line=line: any(text.startswith(line[:60]) for text in lines()), line)
+        failures = {
+            key[1] for key in samples(fleet.page()) if key[0] == "ryot_fleet_failures_total"
+        }
+        assert failures >= {"timeout", "nonsense", "status", "unreachable"}
+        assert samples(fleet.page())["ryot_fleet_workers", "http", "up"] == 1
+    repeated = [text for text in lines() if text.startswith(f"Skipping {silent}")]
+    assert len(repeated) == 1
+
+
 def totals(fleet):
     return samples(fleet.page()).get(("jobs_total", "a"))
 
@@ -160,6 +192,21 @@ def test_workers_are_found_in_files_lists_and_names(stack, tmp_path, caplog):
             until(lambda: any(f"Cannot read the list {file}" in line for line in lines()))
             four.jobs.inc(1000)
             until(lambda: totals(fleet) == 2111)
+
+
+def test_a_real_pushgateway_has_the_page(pushgateway, stack):  # noqa: F811
+    """The command pushes the workers' sums; what leaves the page leaves the gateway."""
+    worker = Worker(stack)
+    worker.jobs.inc(7)
+    host, _, port = pushgateway.rpartition(":")
+    options = ("--host", host, "--port", port, "--push", "--push-interval", "0.1")
+    with command("fleet", "--target", worker.address, "--poll-interval", "0.1", *options):
+        jobs = 'jobs_total{instance="",job="dynamo_push_metrics",queue="a"} 7\n'
+        until(lambda: jobs in gateway_page(pushgateway))
+        assert "\ndepth{" in gateway_page(pushgateway)
+        worker.server.shutdown()
+        until(lambda: "\ndepth{" not in gateway_page(pushgateway))
+        assert jobs in gateway_page(pushgateway)
 
 
 def test_prometheus_finds_the_workers_as_the_document_says(stack, tmp_path):
