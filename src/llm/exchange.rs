@@ -2,8 +2,8 @@
 //! byte of its response.
 //!
 //! It is told what goes by and counts what nobody else has counted: the events of a stream as
-//! tokens, OpenAI's `usage`, the time to the first byte. What no HTTP status tells: a client that
-//! hung up is `cancelled`, unless the stream had said that it was done, where clients of OpenAI's
+//! tokens, `OpenAI`'s `usage`, the time to the first byte. What no HTTP status tells: a client that
+//! hung up is `cancelled`, unless the stream had said that it was done, where clients of `OpenAI`'s
 //! protocol hang up; an exception that leaves the app has the outcome that it has everywhere, and
 //! is `partial` after the first byte of a good response; a response that the app leaves unfinished
 //! is an `inference_error`.
@@ -56,6 +56,7 @@ pub struct Exchange {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // facts that come in any order
 struct State {
     http_status: u16,
     announced: Option<u64>,
@@ -127,9 +128,8 @@ impl Exchange {
             return;
         }
         match &mut state.content {
-            Content::Opaque => {}
             Content::Stream if first => self.first_byte(),
-            Content::Stream => {}
+            Content::Opaque | Content::Stream => {}
             Content::Events(events) => {
                 state.done = says_done(piece);
                 if state.counted_inside {
@@ -261,17 +261,18 @@ impl Exchange {
             return if whole {
                 outcome_of(state.http_status, self.known_route)
             } else {
-                self.broken(state, Status::Error, Some(ErrorKind::InferenceError))
+                broken(state, Status::Error, Some(ErrorKind::InferenceError))
             };
         };
         match cause.http_status {
             Some(code) if state.http_status == 0 => outcome_of(code, self.known_route),
-            _ => self.broken(state, cause.status, cause.kind),
+            _ => broken(state, cause.status, cause.kind),
         }
     }
+}
 
-    fn broken(&self, state: &State, status: Status, kind: Option<ErrorKind>) -> Outcome {
-        let begun = state.sent > 0 && state.http_status < 400;
-        (if status == Status::Error && begun { Status::Partial } else { status }, kind)
-    }
+/// The outcome of a response that was left unfinished.
+fn broken(state: &State, status: Status, kind: Option<ErrorKind>) -> Outcome {
+    let begun = state.sent > 0 && state.http_status < 400;
+    (if status == Status::Error && begun { Status::Partial } else { status }, kind)
 }

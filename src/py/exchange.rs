@@ -162,12 +162,14 @@ impl PyExchange {
 
     /// No generator holds it open.
     #[getter]
+    #[allow(clippy::unused_self)]
     fn _frame(&self) -> Option<Py<PyAny>> {
         None
     }
 
     /// It is part of nothing else.
     #[getter]
+    #[allow(clippy::unused_self)]
     fn _outer(&self) -> Option<Py<PyAny>> {
         None
     }

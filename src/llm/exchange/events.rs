@@ -1,4 +1,4 @@
-//! Tokens in a response body: the events of a stream, and OpenAI's `usage`.
+//! Tokens in a response body: the events of a stream, and `OpenAI`'s `usage`.
 //!
 //! Knows bytes, nothing of HTTP or of requests.
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 /// The most that is kept of an event whose end has not come yet.
 pub(super) const MAX_EVENT_BYTES: usize = 65_536;
 
-/// How a stream of OpenAI's shape says that nothing else comes.
+/// How a stream of `OpenAI`'s shape says that nothing else comes.
 static DONE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"data: [DONE]"));
 static EMPTY_DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""delta":{}"#));
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""usage""#));
@@ -25,7 +25,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// OpenAI's `usage` in a JSON document, if it is there and an object.
+    /// `OpenAI`'s `usage` in a JSON document, if it is there and an object.
     pub(super) fn of(document: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Document {
