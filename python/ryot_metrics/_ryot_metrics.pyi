@@ -27,6 +27,7 @@ __all__ = [
     "EngineClosedError",
     "EngineConfig",
     "Enum",
+    "Exchange",
     "Floor",
     "Gauge",
     "Histogram",
@@ -524,6 +525,7 @@ class Exchange:
     def completes(self) -> None: ...
     def leaves(self, error: BaseException | None) -> None: ...
 
+@disjoint_base
 class Block:
     def __new__(
         cls,
