@@ -573,7 +573,7 @@ def test_a_body_of_unknown_length_is_read_up_to_the_limit():
         body, again = await peek(receive, "", 10)
         assert (body, len(taken)) == (None, 2)
         assert [await again() for _ in range(4)] == messages
-        assert await peek(receive, 11, 10) == (None, receive)
+        assert await peek(receive, "11", 10) == (None, receive)
 
     asyncio.run(main())
 
