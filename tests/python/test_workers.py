@@ -276,7 +276,7 @@ level.set(1)
 children = [some.labels(str(number)) for number in range(20)]
 def note(at, value):
     journal[place + at : place + at + 8] = struct.pack("q", value)
-(done,) = struct.unpack("q", journal[place + 8 : place + 16])
+(done,) = struct.unpack("q", journal[place + 24 : place + 32])
 for step in range(done, operations):
     note(0, step + 1)
     total.inc()
@@ -300,8 +300,8 @@ OPERATIONS = int(os.environ.get("RYOT_TEST_OPERATIONS", "20000"))
 def test_killed_workers_lose_nothing(mapping, tmp_path):
     """8 processes are killed at any instant and started again; the totals are their journals'.
 
-    A journal says what was begun and what was done: where a kill comes between, the call counts or
-    does not.
+    A journal says which step was begun and which of its three calls were done. A worker that starts
+    again does its unfinished step again, whole: what a kill left between is counted once more.
     """
     processes, kills = 8, 0
     journal = tmp_path / "journal"
