@@ -191,12 +191,6 @@ impl Exchange {
         let mut state = self.state.lock();
         state.hung_up |= !state.complete;
     }
-
-    /// Whether the last byte was handed over.
-    pub fn is_complete(&self) -> bool {
-        self.state.lock().complete
-    }
-
     /// Whether it has left its sample.
     pub fn is_finished(&self) -> bool {
         self.state.lock().finished

@@ -179,13 +179,6 @@ impl PyExchange {
     fn finished(&self) -> bool {
         self.exchange.is_finished()
     }
-
-    /// Whether the last byte was handed over.
-    #[getter]
-    fn complete(&self) -> bool {
-        self.exchange.is_complete()
-    }
-
     /// Whether the body is as long as it was announced.
     #[getter]
     fn all_sent(&self) -> bool {

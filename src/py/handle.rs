@@ -1,29 +1,20 @@
-//! What all metric classes share: the family and the series behind an object, the children of a
-//! labelled one, and the values that a call's arguments name.
+//! What is behind an object of a metric class: a family, and a series of it.
 
 use std::any::Any;
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use indexmap::IndexMap;
-use parking_lot::{Mutex, RwLock};
-use pyo3::PyClass;
+use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyDict, PyString, PyTuple};
-use smallvec::SmallVec;
+use pyo3::types::{PyDict, PyList};
 
-use super::boundary::attached;
+use super::boundary::{attached, detached_in_core};
 use super::callbacks::{Age, Callback};
 use super::globals;
-use super::recent::Recent;
-use super::registry::PyRegistry;
-use crate::error::Result;
+use super::registry::{PyRegistry, families_of};
+use crate::error::{Error, Result};
 use crate::metrics::{
-    self, Desc, Exemplar, Family, Key, Kind, Options, OwnedKey, Registry, Series, Shared, Sink,
-    Source,
+    self, Desc, Exemplar, Family, Kind, Options, Registry, Series, Shared, Sink, Source,
 };
 use crate::serve::on_scrape_thread;
 
@@ -74,6 +65,16 @@ impl Spec<'_> {
     }
 }
 
+/// Refuses a limit that would leave nothing.
+fn positive(name: &str, value: Option<f64>) -> Result<()> {
+    match value {
+        Some(value) if value.is_nan() || value <= 0.0 => {
+            Err(Error::InvalidArgument(format!("{name} is {value}; it must be above 0")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A family, and one of its series unless labels are missing.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -90,6 +91,8 @@ impl Handle {
         registry: &Target,
         finish: impl FnOnce(Desc) -> Result<Desc>,
     ) -> Result<Self> {
+        positive("series_limit", spec.series_limit.map(|limit| limit as f64))?;
+        positive("idle_ttl", spec.idle_ttl)?;
         let desc = finish(spec.desc()?)?;
         let registry = match registry {
             Target::Default => Some(globals::registry()),
@@ -140,7 +143,20 @@ impl Handle {
     }
 
     /// The families of this object, as `collect()` gives them.
-    pub(super) fn snapshots(&self) -> Vec<metrics::Snapshot> {
+    pub(super) fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        families_of(py, detached_in_core(py, || self.snapshots()))
+    }
+
+    /// The same without samples.
+    pub(super) fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut families = self.snapshots();
+        for family in &mut families {
+            family.samples.clear();
+        }
+        families_of(py, families)
+    }
+
+    fn snapshots(&self) -> Vec<metrics::Snapshot> {
         let mut snapshots = metrics::Snapshots::default();
         self.source.collect(&mut snapshots);
         snapshots.into_inner()
@@ -235,153 +251,4 @@ impl Source for Functions {
         }
         self.family.collect(sink);
     }
-}
-
-type ChildMap<C> = IndexMap<OwnedKey, Py<C>, ahash::RandomState>;
-
-/// Children by label values, and the label names as Python has them: what makes `labels` cheap.
-/// A child is one object for the life of its series, as in `prometheus_client`.
-#[derive(Debug)]
-pub(super) struct Children<C> {
-    pub(super) names: Vec<Py<PyString>>,
-    map: RwLock<ChildMap<C>>,
-    pub(super) recent: Recent<C>,
-    /// How many there must be for a look at which can be forgotten.
-    sweep_at: AtomicUsize,
-    /// The removals by other processes that were followed.
-    edits: AtomicU64,
-}
-
-/// Fewer children are never looked through for idle ones.
-const SWEEP: usize = 64;
-
-impl<C: PyClass<Frozen = True> + Sync> Children<C> {
-    pub(super) fn new(py: Python<'_>, desc: &Desc) -> Self {
-        let names = desc.label_names.iter().map(|name| PyString::intern(py, name).unbind());
-        Self {
-            names: names.collect(),
-            map: RwLock::default(),
-            recent: Recent::default(),
-            sweep_at: SWEEP.into(),
-            edits: AtomicU64::new(0),
-        }
-    }
-
-    /// Forgets the children whose series another process has removed, and gives them back, as
-    /// [`remove_where`](Self::remove_where) does. One load where there is no other process.
-    pub(super) fn follow(&self, family: &Family, handle: impl Fn(&C) -> &Handle) -> Vec<Py<C>> {
-        let edits = family.edits();
-        if edits == self.edits.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        self.edits.store(edits, Ordering::Relaxed);
-        let replaced = |child: &Py<C>| {
-            handle(child.get()).series.as_ref().is_some_and(|series| family.replaced(series))
-        };
-        self.split_off(|_, child| replaced(child))
-    }
-
-    /// The child with these values.
-    pub(super) fn find<V: AsRef<str>>(&self, py: Python<'_>, values: &[V]) -> Option<Py<C>> {
-        self.map.read().get(&Key(values)).map(|child| child.clone_ref(py))
-    }
-
-    /// Keeps a new child, and gives it back, or the one that another thread kept meanwhile.
-    pub(super) fn keep<V: AsRef<str>>(&self, py: Python<'_>, values: &[V], child: Py<C>) -> Py<C> {
-        let mut children = self.map.write();
-        children.entry(OwnedKey::new(values)).or_insert(child).clone_ref(py)
-    }
-
-    /// Forgets the child with these values.
-    pub(super) fn remove<V: AsRef<str>>(&self, values: &[V]) {
-        let child = self.map.write().swap_remove(&Key(values));
-        self.recent.clear();
-        drop(child); // not under the lock: it may be the last reference
-    }
-
-    /// Forgets the children whose values are chosen, and gives them back: a last reference must be
-    /// dropped when no lock is held, since it may run code of Python.
-    pub(super) fn remove_where(&self, chosen: impl Fn(&[Box<str>]) -> bool) -> Vec<Py<C>> {
-        self.split_off(|key, _| chosen(key.values()))
-    }
-
-    /// Forgets the children that are idle and that nobody else holds, whenever there are twice as
-    /// many as after the last time; gives them back, as [`remove_where`](Self::remove_where) does.
-    pub(super) fn forget(&self, py: Python<'_>, idle: impl Fn(&C) -> bool) -> Vec<Py<C>> {
-        if self.map.read().len() < self.sweep_at.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        self.recent.clear(); // it holds some
-        #[allow(deprecated)] // what replaces it is `unsafe`
-        let unheld = |child: &Py<C>| child.get_refcnt(py) == 1;
-        let gone = self.split_off(|_, child| unheld(child) && idle(child.get()));
-        let next = (2 * self.map.read().len()).max(SWEEP);
-        self.sweep_at.store(next, Ordering::Relaxed);
-        gone
-    }
-
-    fn split_off(&self, chosen: impl Fn(&OwnedKey, &Py<C>) -> bool) -> Vec<Py<C>> {
-        let mut children = self.map.write();
-        let all = std::mem::take(&mut *children).into_iter();
-        let (gone, kept): (ChildMap<C>, _) = all.partition(|(key, child)| chosen(key, child));
-        *children = kept;
-        drop(children);
-        self.recent.clear();
-        gone.into_values().collect()
-    }
-}
-
-/// A label value as text: borrowed from a string, else what `str()` gives.
-fn value_text<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, str>> {
-    match value.cast::<PyString>() {
-        Ok(text) => Ok(Cow::Borrowed(text.to_str()?)),
-        Err(_) => Ok(Cow::Owned(value.str()?.extract()?)),
-    }
-}
-
-/// Most families have no more labels; others cost an allocation at each lookup.
-pub(super) type Values<T> = SmallVec<[T; 8]>;
-
-/// Puts the values of keywords into the order of the label names.
-fn by_keyword<'py>(
-    names: &[Py<PyString>],
-    kwargs: &Bound<'py, PyDict>,
-) -> PyResult<Values<Bound<'py, PyAny>>> {
-    let incorrect = || PyValueError::new_err("Incorrect label names");
-    if kwargs.len() != names.len() {
-        return Err(incorrect());
-    }
-    // Call sites mostly name labels in their order, and with interned strings: then a comparison
-    // of pointers finds each without a hash.
-    if kwargs.iter().zip(names).all(|((key, _), name)| key.is(name)) {
-        return Ok(kwargs.iter().map(|(_, value)| value).collect());
-    }
-    let value = |name: &Py<PyString>| kwargs.get_item(name)?.ok_or_else(incorrect);
-    names.iter().map(value).collect()
-}
-
-/// The values that a call's arguments name, in the order of the label names.
-pub(super) fn values_of<'py>(
-    desc: &Desc,
-    names: &[Py<PyString>],
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Values<Bound<'py, PyAny>>> {
-    if names.is_empty() {
-        let text = format!("No label names were set when constructing {}", desc.name);
-        return Err(PyValueError::new_err(text));
-    }
-    match kwargs.filter(|given| !given.is_empty()) {
-        Some(_) if !args.is_empty() => {
-            Err(PyValueError::new_err("Can't pass both *args and **kwargs"))
-        }
-        Some(kwargs) => by_keyword(names, kwargs),
-        None if args.len() != names.len() => Err(PyValueError::new_err("Incorrect label count")),
-        None => Ok(args.iter().collect()),
-    }
-}
-
-/// The texts of label values.
-pub(super) fn texts<'a>(values: &'a [Bound<'_, PyAny>]) -> PyResult<Values<Cow<'a, str>>> {
-    values.iter().map(value_text).collect()
 }

@@ -7,6 +7,7 @@
 mod block;
 mod boundary;
 mod callbacks;
+mod children;
 mod current;
 mod drops;
 mod engine;
