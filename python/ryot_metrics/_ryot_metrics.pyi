@@ -718,6 +718,7 @@ class EngineConfig:
         isolate_tenants: bool = False,
         cache_sequences: int | None = None,
         host_cache_bytes: int | None = None,
+        idle_cells: int | None = None,
     ) -> EngineConfig: ...
     @property
     def ctx_size(self) -> int: ...
@@ -753,6 +754,8 @@ class EngineConfig:
     def cache_sequences(self) -> int: ...
     @property
     def host_cache_bytes(self) -> int: ...
+    @property
+    def idle_cells(self) -> int: ...
 
 @final
 class SamplingParams:

@@ -98,6 +98,10 @@ pub struct EngineConfig {
     pub isolate_tenants: bool,
     /// Sequences that keep cached prefixes beside the `parallel` that run. Default 56.
     pub cache_sequences: usize,
+    /// Cells of cached prefixes past which the least worth go to the host's memory, although nobody
+    /// needs their cells: each cell in use costs every step time. Only where `host_cache_bytes` has
+    /// room for a whole context. Default 1024.
+    pub idle_cells: usize,
     /// Bytes of the host's memory for prefixes that left the KV cache and for preempted requests;
     /// 0 computes them again. Default 512 MiB.
     pub host_cache_bytes: u64,
@@ -121,6 +125,7 @@ impl Default for EngineConfig {
             prefix_cache: true,
             isolate_tenants: false,
             cache_sequences: 56,
+            idle_cells: 1024,
             host_cache_bytes: 512 << 20,
         }
     }
@@ -145,7 +150,8 @@ impl EngineConfig {
         check("prefill_chunk", self.prefill_chunk, 1, 1 << 16)?;
         check("threads", self.threads, 0, 1024)?;
         check("max_queue", self.max_queue, 0, 1 << 20)?;
-        check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)
+        check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)?;
+        check("idle_cells", self.idle_cells, 0, 1 << 24)
     }
 
     /// The terms of a request, with this engine's promises where an interactive one names none.
@@ -156,6 +162,13 @@ impl EngineConfig {
             }
             Class::Background => terms,
         }
+    }
+
+    /// The most cells that cached prefixes keep while the host's memory may have them. `bytes`: of
+    /// a cell; none if it is not known.
+    pub(super) fn idle_limit(&self, bytes: Option<u64>) -> usize {
+        let context = bytes.unwrap_or(0) * self.ctx_size as u64;
+        if self.host_cache_bytes > context { self.idle_cells } else { self.ctx_size }
     }
 
     /// The decoder that such an engine needs.

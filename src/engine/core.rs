@@ -128,7 +128,12 @@ impl Core {
             observer: Arc::clone(&observer),
             clock: Arc::clone(&clock),
             link: Arc::clone(&link),
-            scheduler: Scheduler::new(config.clone(), info.divisible, info.adapters.len()),
+            scheduler: Scheduler::new(
+                config.clone(),
+                info.divisible,
+                info.adapters.len(),
+                info.kv_bytes_per_token,
+            ),
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
             snapshots: HashMap::new(),

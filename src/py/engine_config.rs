@@ -34,6 +34,9 @@ use crate::error::{Error, Result};
 ///         what another has asked. Default False.
 ///     cache_sequences: Sequences that keep cached prefixes beside the `parallel` that run, at
 ///         most 256. Default 56.
+///     idle_cells: Cells of cached prefixes past which the least worth go to the host's memory,
+///         although nobody needs their cells: each cell in use costs every step time. Only where
+///         `host_cache_bytes` has room for a whole context. Default 1024.
 ///     host_cache_bytes: Bytes of the host's memory for prefixes that left the KV cache and for
 ///         preempted requests; 0 computes them again. Default 512 MiB.
 ///
@@ -83,7 +86,7 @@ impl PyEngineConfig {
         *, ctx_size=None, parallel=None, batch_size=None, prefill_chunk=None, threads=None,
         max_queue=None, gpu_layers=None, policy="slo", step_ms=None, ttft_ms=None, tbt_ms=None,
         overload="relegate", fairness_tokens=None, prefix_cache=true, isolate_tenants=false,
-        cache_sequences=None, host_cache_bytes=None
+        cache_sequences=None, host_cache_bytes=None, idle_cells=None
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
     fn new(
@@ -104,6 +107,7 @@ impl PyEngineConfig {
         isolate_tenants: bool,
         cache_sequences: Option<i64>,
         host_cache_bytes: Option<i64>,
+        idle_cells: Option<i64>,
     ) -> PyResult<Self> {
         let default = EngineConfig::default();
         let whole = |field, value, default: u64| {
@@ -125,6 +129,7 @@ impl PyEngineConfig {
             prefix_cache,
             isolate_tenants,
             cache_sequences: size("cache_sequences", cache_sequences, default.cache_sequences)?,
+            idle_cells: size("idle_cells", idle_cells, default.idle_cells)?,
             host_cache_bytes: whole(
                 "host_cache_bytes",
                 host_cache_bytes,
@@ -217,6 +222,11 @@ impl PyEngineConfig {
     }
 
     #[getter]
+    fn idle_cells(&self) -> usize {
+        self.config.idle_cells
+    }
+
+    #[getter]
     fn host_cache_bytes(&self) -> u64 {
         self.config.host_cache_bytes
     }
@@ -241,6 +251,7 @@ impl PyEngineConfig {
             ("prefix_cache", flag(self.prefix_cache()).to_owned()),
             ("isolate_tenants", flag(self.isolate_tenants()).to_owned()),
             ("cache_sequences", self.cache_sequences().to_string()),
+            ("idle_cells", self.idle_cells().to_string()),
             ("host_cache_bytes", self.host_cache_bytes().to_string()),
         ];
         let fields = fields.map(|(name, value)| format!("{name}={value}"));

@@ -5,12 +5,18 @@ use std::path::Path;
 
 /// The files of the binding, with their text.
 fn files() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/py");
+    below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/py"))
+}
+
+fn below(folder: &Path) -> Vec<(String, String)> {
     let read = |entry: std::io::Result<fs::DirEntry>| {
         let path = entry.unwrap().path();
-        (path.display().to_string(), fs::read_to_string(&path).unwrap())
+        if path.is_dir() {
+            return below(&path);
+        }
+        vec![(path.display().to_string(), fs::read_to_string(&path).unwrap())]
     };
-    fs::read_dir(folder).unwrap().map(read).collect()
+    fs::read_dir(folder).unwrap().flat_map(read).collect()
 }
 
 #[test]

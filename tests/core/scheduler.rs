@@ -48,7 +48,11 @@ struct Desk {
 
 impl Desk {
     fn new(config: EngineConfig) -> Self {
-        Self { scheduler: Scheduler::new(config, true, ADAPTERS), now: 0, done: HashSet::new() }
+        Self {
+            scheduler: Scheduler::new(config, true, ADAPTERS, None),
+            now: 0,
+            done: HashSet::new(),
+        }
     }
 
     fn add(&mut self, id: u64, length: usize, max_answer: usize) {
@@ -366,6 +370,42 @@ fn evicted_prefixes_come_back_from_the_host() {
     let restored = |op: &Op| matches!(op, Op::Restore { length: 60, .. });
     assert!(plan.ops.iter().any(restored), "{:?}", plan.ops);
     assert_eq!((plan.admitted[0].hit, plan.rows.len()), (60, 1));
+}
+
+/// Cached prefixes past `idle_cells` go to the host's memory although nobody needs their cells, and
+/// come back; they stay where that has no room for a whole context.
+#[test]
+fn idle_prefixes_leave_the_cells() {
+    for (cell_bytes, cells) in [(None, 33), (Some(1 << 20), 33), (Some(100 << 20), 66)] {
+        let config = EngineConfig { idle_cells: 40, ..config() };
+        let scheduler = Scheduler::new(config, true, ADAPTERS, cell_bytes);
+        let mut desk = Desk { scheduler, now: 0, done: HashSet::new() };
+        for id in 1..=2 {
+            desk.add(id, 33, 1);
+            desk.first_token_of(id);
+        }
+        desk.step(); // in which the last one leaves
+        assert_eq!(desk.scheduler.used_cells(), cells, "{cell_bytes:?}");
+        assert_eq!(desk.scheduler.host_bytes() > 0, cells == 33);
+        let again = [&prompt(1, 33)[..], &[5]].concat();
+        desk.submit(3, again, 1, &Terms::default());
+        assert_eq!(desk.step().admitted[0].hit, 33);
+        assert_eq!(desk.scheduler.take_evicted(), 0);
+    }
+}
+
+/// A copy of a longer sequence takes the place of those of its beginnings.
+#[test]
+fn a_longer_copy_serves_for_the_shorter() {
+    let mut desk = Desk::new(EngineConfig { idle_cells: 0, ..config() });
+    let lengths = [40, 60, 80];
+    for (id, length) in (1..).zip(lengths) {
+        desk.submit(id, prompt(1, length), 1, &Terms::default());
+        desk.first_token_of(id);
+        desk.step();
+    }
+    assert_eq!((desk.scheduler.used_cells(), desk.scheduler.take_evicted()), (0, 0));
+    assert_eq!(desk.scheduler.host_bytes(), 100); // a copy has so many, whatever its length
 }
 
 /// Without prefix cache, a preempted request that is cancelled, in the cells or in the host's

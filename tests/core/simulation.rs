@@ -265,6 +265,7 @@ fn a_hundred_thousand_steps() {
         prefill_chunk: 7,
         max_queue: 6,
         cache_sequences: 3,
+        idle_cells: 60,
         host_cache_bytes: 6_000,
         ..EngineConfig::default()
     };

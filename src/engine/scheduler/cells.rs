@@ -8,14 +8,15 @@
 use std::ops::Range;
 
 use crate::backend::{SeqId, Token};
-use crate::engine::scheduler::host::{Host, SnapshotKey};
+use crate::engine::EngineConfig;
+use crate::engine::scheduler::host::{Host, MIN_TOKENS, Planned, SnapshotKey};
 use crate::engine::scheduler::radix::{BLOCK, NodeId, Scope, Tree};
 
 /// What the decoder must do before it computes on.
 ///
 /// ```
 /// use ryot_metrics::engine::{EngineConfig, Op, Scheduler, Sequence, Terms};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0);
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0, None);
 /// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
 /// let plan = scheduler.schedule(0);
 /// scheduler.commit(&plan, 12_000_000);
@@ -89,6 +90,8 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub(super) struct Cells {
     capacity: usize,
+    /// The most cells that idle slots keep while the host may have copies of them.
+    idle_limit: usize,
     /// Whether sequences can be cut and shared.
     divisible: bool,
     slots: Vec<Slot>,
@@ -102,14 +105,16 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    pub(super) fn new(capacity: usize, slots: usize, divisible: bool, host_bytes: u64) -> Self {
+    /// `cell_bytes`: what the decoder needs for a cell, if it is known.
+    pub(super) fn new(config: &EngineConfig, divisible: bool, cell_bytes: Option<u64>) -> Self {
         let slot = Slot { state: State::Free, path: Vec::new(), tail: Vec::new() };
         Self {
-            capacity,
+            capacity: config.ctx_size,
+            idle_limit: config.idle_limit(cell_bytes),
             divisible,
-            slots: vec![slot; slots],
+            slots: vec![slot; config.decoder().sequences],
             tree: Tree::default(),
-            host: Host::new(host_bytes),
+            host: Host::new(config.host_cache_bytes, divisible),
             ops: Vec::new(),
             clock: 0.0,
             evicted: 0,
@@ -249,6 +254,21 @@ impl Cells {
             self.tree.retire(node);
         }
         self.drop_redundant(seq);
+        self.thin();
+    }
+
+    /// Moves idle slots to the host until they keep no more cells than they may. A copy that would
+    /// mostly repeat what stays is not made.
+    fn thin(&mut self) {
+        let movable = |cells: &Self, seq| {
+            let slot = &cells.slots[seq as usize];
+            let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
+            !waited_for && slot.length() >= MIN_TOKENS && 2 * cells.exclusive(seq) >= slot.length()
+        };
+        while self.divisible && self.used() - self.live() > self.idle_limit {
+            let Some(seq) = self.least_idle(movable) else { return };
+            self.evict(seq);
+        }
     }
 
     /// The slot's tokens are worth nothing any more.
@@ -419,8 +439,9 @@ impl Cells {
         let scope = self.tree.scope(self.slots[seq as usize].path[0]).clone();
         let tokens = self.tokens(seq);
         match self.host.plan(&scope, tokens, seconds, parked) {
-            Some(key) => self.ops.push(Op::Save { seq, key }),
-            None => self.evicted += self.exclusive(seq),
+            Planned::Copy(key) => self.ops.push(Op::Save { seq, key }),
+            Planned::There => (),
+            Planned::Nothing => self.evicted += self.exclusive(seq),
         }
         self.forget(seq);
     }

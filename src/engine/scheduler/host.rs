@@ -10,7 +10,7 @@ use crate::engine::scheduler::radix::Scope;
 pub type SnapshotKey = u64;
 
 /// Copies of fewer tokens save too little time to be made.
-const MIN_TOKENS: usize = 32;
+pub(super) const MIN_TOKENS: usize = 32;
 
 /// A copy as the book knows it.
 #[derive(Clone, Debug)]
@@ -28,10 +28,23 @@ pub(super) struct Copy {
     pub(super) parked: bool,
 }
 
+/// What becomes of tokens that leave the cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Planned {
+    /// They are to be saved under this key.
+    Copy(SnapshotKey),
+    /// A copy of them is there already.
+    There,
+    /// They are gone.
+    Nothing,
+}
+
 /// The copies, by what they begin with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     copies: Vec<Copy>,
+    /// Whether a copy serves as one of what it begins with.
+    divisible: bool,
     limit: u64,
     bytes: u64,
     /// The worth of what went last. What is used later is worth that much more, so that time
@@ -41,8 +54,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(limit: u64) -> Self {
-        Self { limit, ..Self::default() }
+    pub(super) fn new(limit: u64, divisible: bool) -> Self {
+        Self { limit, divisible, ..Self::default() }
     }
 
     /// Forgets all copies. Their keys are never used again.
@@ -69,26 +82,26 @@ impl Host {
         }
     }
 
-    /// The key under which to save these tokens; none if that is not worth it or a copy is there.
+    /// What to do with these tokens, which `seconds` of prefill have cost.
     pub(super) fn plan(
         &mut self,
         scope: &Scope,
         tokens: Vec<Token>,
         seconds: f64,
         parked: bool,
-    ) -> Option<SnapshotKey> {
+    ) -> Planned {
         if self.limit == 0 || tokens.len() < MIN_TOKENS {
-            return None;
+            return Planned::Nothing;
         }
         let there = |copy: &&mut Copy| copy.scope == *scope && copy.tokens.starts_with(&tokens);
         if let Some(copy) = self.copies.iter_mut().find(there) {
             copy.parked |= parked;
-            return None;
+            return Planned::There;
         }
         self.last += 1;
         let (key, scope) = (self.last, scope.clone());
         self.copies.push(Copy { key, scope, tokens, bytes: None, worth: 0.0, seconds, parked });
-        Some(key)
+        Planned::Copy(key)
     }
 
     /// The copy was made, with so many bytes, or could not be. Returns which copies go, with
@@ -110,12 +123,29 @@ impl Host {
         copy.bytes = Some(bytes);
         copy.worth = clock + copy.seconds / bytes.max(1) as f64;
         self.bytes += bytes;
-        let mut gone = Vec::new();
+        let mut gone = self.supersede(key);
         while self.bytes > self.limit {
             let Some(least) = self.least() else { break };
             gone.push(self.remove(least));
         }
         gone
+    }
+
+    /// Drops the copies of which this one can do the work. Their tokens are not lost.
+    fn supersede(&mut self, key: SnapshotKey) -> Vec<(SnapshotKey, usize)> {
+        let Some(new) = self.copies.iter().find(|copy| copy.key == key && self.divisible) else {
+            return Vec::new();
+        };
+        let within = |copy: &Copy| {
+            let shorter = copy.tokens.len() < new.tokens.len() && copy.bytes.is_some();
+            let begins = || new.scope == copy.scope && new.tokens.starts_with(&copy.tokens);
+            shorter && !copy.parked && begins()
+        };
+        let keys = self.keys(within);
+        for &key in &keys {
+            self.lose(key);
+        }
+        keys.into_iter().map(|key| (key, 0)).collect()
     }
 
     /// The copy that begins with the most of these tokens: its key, its length, and how many.

@@ -53,7 +53,7 @@ const MAX_FAILURES: u32 = 8;
 ///
 /// ```
 /// use ryot_metrics::engine::{EngineConfig, Scheduler, Sequence, Terms, Verdict};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0);
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0, None);
 /// let sequence = Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0);
 /// assert_eq!(scheduler.add(sequence, 0), Verdict::Accepted);
 /// ```
@@ -99,14 +99,15 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// An empty scheduler for a valid configuration. `divisible`: whether the model's sequences
-    /// can be cut and shared. `adapters`: how many it has.
-    pub fn new(config: EngineConfig, divisible: bool, adapters: usize) -> Self {
-        let cells = Cells::new(
-            config.ctx_size,
-            config.decoder().sequences,
-            divisible,
-            config.host_cache_bytes,
-        );
+    /// can be cut and shared. `adapters`: how many it has. `cell_bytes`: what its decoder needs for a
+    /// KV cell, if it is known.
+    pub fn new(
+        config: EngineConfig,
+        divisible: bool,
+        adapters: usize,
+        cell_bytes: Option<u64>,
+    ) -> Self {
+        let cells = Cells::new(&config, divisible, cell_bytes);
         let policy = Policy::new(config.policy, config.step, config.batch_size);
         let policies = vec![policy; 1 + adapters];
         let counters = || TokenCounters::new(config.fairness_tokens);

@@ -132,7 +132,7 @@ mod tests {
 
     fn scheduler() -> Scheduler {
         let config = EngineConfig { ctx_size: 100, parallel: 2, ..EngineConfig::default() };
-        Scheduler::new(EngineConfig { host_cache_bytes: 0, ..config }, true, 0)
+        Scheduler::new(EngineConfig { host_cache_bytes: 0, ..config }, true, 0, None)
     }
 
     /// A prompt of so many blocks that begins like no other one.

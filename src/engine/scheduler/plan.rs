@@ -21,7 +21,7 @@ pub struct Span {
 ///
 /// ```
 /// use ryot_metrics::engine::{Admission, EngineConfig, Scheduler, Sequence, Terms};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0);
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0, None);
 /// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
 /// let first = Admission { id: 1, queried: 3, hit: 0, resumed: false };
 /// assert_eq!(scheduler.schedule(0).admitted, [first]);
@@ -42,7 +42,7 @@ pub struct Admission {
 ///
 /// ```
 /// use ryot_metrics::engine::{EngineConfig, Scheduler, Sequence, Terms};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0);
+/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0, None);
 /// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
 /// let plan = scheduler.schedule(0);
 /// assert_eq!((plan.work().prefill, plan.spans[0].sample), (3, Some(2)));

@@ -131,7 +131,7 @@ mod tests {
 
     /// Two prompts that begin alike, the first of which has a place and is computed.
     fn pair(config: EngineConfig) -> Scheduler {
-        let mut scheduler = Scheduler::new(config, true, 0);
+        let mut scheduler = Scheduler::new(config, true, 0, None);
         for id in 0..2 {
             let tokens = (0..4 * BLOCK as i32).collect();
             scheduler.add(Sequence::new(id, tokens, 1, &Terms::default(), 0), 0);
