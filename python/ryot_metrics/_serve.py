@@ -31,6 +31,7 @@ ENGINE_OPTIONS = (
     (None, "--overload", "where a promise cannot be kept: accept, relegate or reject"),
     (None, "--fairness-tokens", "weighted tokens that a user may be ahead of another"),
     (None, "--cache-sequences", "sequences that keep prefixes beside those that run"),
+    (None, "--idle-cells", "cells of cached prefixes past which these go to host memory"),
     (None, "--host-cache-bytes", "host memory for prefixes and preempted requests"),
     ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
 )

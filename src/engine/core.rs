@@ -2,21 +2,24 @@
 //!
 //! It joins what the scheduler must not know (text, samplers, callers, time) to the plan. The
 //! thread calls it in a loop; a simulation calls it under a clock of its own. Invariant: each
-//! request accepted by the [`Client`] gets exactly one [`Finish`].
+//! request accepted by the [`Client`] gets exactly one [`Finish`](crate::engine::Finish).
+
+mod deliver;
+mod job;
+mod report;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::backend::{DecodeFailure, Decoder, Model, Snapshot};
+use self::job::Job;
+use crate::backend::{Decoder, Model, Snapshot};
 use crate::clock::{Clock, Nanos, seconds_between};
-use crate::engine::client::{Client, Command, Link, Stats, Submission};
+use crate::engine::client::{Client, Command, Link, Submission};
 use crate::engine::config::EngineConfig;
-use crate::engine::output::{Delta, Finish, Mailbox};
-use crate::engine::sampler::{Drawn, Sampler, Scratch};
+use crate::engine::output::Mailbox;
+use crate::engine::sampler::Scratch;
 use crate::engine::scheduler::{Op, Plan, Scheduler, SnapshotKey, Verdict};
 use crate::engine::sequence::Sequence;
-use crate::engine::terms::Terms;
-use crate::engine::text::TextStream;
 use crate::error::{Error, Result};
 use crate::event::{Class, Event, Eviction, FinishReason, Observer, RequestId};
 
@@ -29,60 +32,6 @@ pub enum Progress {
     Idle,
     /// The engine was closed; all requests have ended.
     Closed,
-}
-
-/// Everything about a request but its tokens.
-#[derive(Debug)]
-struct Job {
-    sampler: Sampler,
-    text: TextStream,
-    ignore_eos: bool,
-    mailbox: Arc<Mailbox>,
-    prompt_tokens: usize,
-    cached_tokens: usize,
-    completion_tokens: usize,
-    /// Distinct sequences in the last step it was part of.
-    batch_size: usize,
-    queued_at: Nanos,
-    scheduled_at: Option<Nanos>,
-    first_token_at: Option<Nanos>,
-    class: Class,
-    deadline: Option<Nanos>,
-}
-
-impl Job {
-    fn new(submission: Submission, terms: &Terms, prompt_tokens: usize) -> Self {
-        Self {
-            sampler: submission.sampler,
-            text: TextStream::new(submission.params.stop),
-            ignore_eos: submission.params.ignore_eos,
-            mailbox: submission.mailbox,
-            prompt_tokens,
-            cached_tokens: 0,
-            completion_tokens: 0,
-            batch_size: 0,
-            queued_at: submission.queued_at,
-            scheduled_at: None,
-            first_token_at: None,
-            class: terms.class,
-            deadline: terms.deadline.map(|after| submission.queued_at.saturating_add(after)),
-        }
-    }
-
-    fn into_finish(mut self, reason: FinishReason, error: Option<Error>, at: Nanos) -> Finish {
-        Finish {
-            reason,
-            tail_text: self.text.finish(),
-            error,
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
-            completion_tokens: self.completion_tokens,
-            queued_at: self.queued_at,
-            scheduled_at: self.scheduled_at,
-            first_token_at: self.first_token_at,
-            finished_at: at,
-        }
-    }
 }
 
 /// The engine's state. Belongs to one thread.
@@ -333,173 +282,6 @@ impl Core {
                 self.observer.observe(&Event::Scheduled { id: span.id, at });
             }
         }
-    }
-
-    /// Draws a token for each span that asked for logits; none where they are unusable.
-    fn sample(&mut self, plan: &Plan, decoder: &dyn Decoder) -> Vec<(RequestId, Option<Drawn>)> {
-        let Self { scheduler, jobs, scratch, .. } = self;
-        let spans = plan.spans.iter().filter_map(|span| Some((span.id, span.sample?)));
-        spans
-            .map(|(id, row)| {
-                let job = jobs.get_mut(&id).expect("a planned sequence has a job");
-                let history = scheduler.sequence(id).expect("a planned sequence runs").tokens();
-                (id, job.sampler.sample(decoder.logits(row), history, scratch))
-            })
-            .collect()
-    }
-
-    fn deliver(
-        &mut self,
-        plan: &Plan,
-        tokens: Vec<(RequestId, Option<Drawn>)>,
-        started: Nanos,
-        at: Nanos,
-    ) {
-        let work = plan.work();
-        self.steps += 1;
-        self.observer.observe(&Event::Step {
-            at,
-            nanos: at.saturating_sub(started),
-            prefill_tokens: work.prefill,
-            decode_tokens: work.decodes,
-            sequences: plan.spans.len(),
-            logits: work.logits,
-            context: work.context,
-            budget: plan.budget,
-            prefill_skipped: plan.prefill_skipped,
-        });
-        for (id, drawn) in tokens {
-            let unusable = || Error::Decode("the model returned no usable logits".to_owned());
-            let (reason, error) = match drawn {
-                Some(drawn) => (self.deliver_token(id, drawn, at), None),
-                None => (Some(FinishReason::Error(unusable().kind())), Some(unusable())),
-            };
-            if let Some(reason) = reason {
-                self.finish(id, reason, error);
-            }
-        }
-    }
-
-    /// Hands out a token and says whether the request ends with it.
-    fn deliver_token(&mut self, id: RequestId, drawn: Drawn, at: Nanos) -> Option<FinishReason> {
-        let Drawn { token, logprobs } = drawn;
-        let model = Arc::clone(&self.model);
-        let job = self.jobs.get_mut(&id).expect("a sampled sequence has a job");
-        if model.is_end(token) && !job.ignore_eos {
-            return Some(FinishReason::Stop);
-        }
-        job.completion_tokens += 1;
-        let text = job.text.push(&model.piece(token));
-        let event = match job.first_token_at {
-            None => Event::FirstToken { id, at },
-            Some(_) => Event::Tokens { id, at, count: 1 },
-        };
-        job.first_token_at.get_or_insert(at);
-        let (stopped, class) = (job.text.stopped(), job.class);
-        // Told before it is handed out: a caller that counts what it takes finds it counted.
-        self.observer.observe(&event);
-        job.mailbox.push(Delta { token, text, at, logprobs });
-        self.touched.push(Arc::clone(&job.mailbox));
-        if let Some(slo) = self.scheduler.push(id, token, at) {
-            self.observer.observe(&Event::SloMissed { id, at, slo, class });
-        }
-        let full = self.scheduler.sequence(id).is_some_and(Sequence::is_full);
-        match (stopped, full) {
-            (true, _) => Some(FinishReason::Stop),
-            (false, true) => Some(FinishReason::Length),
-            (false, false) => None,
-        }
-    }
-
-    /// The step failed: ends as few requests as its cause allows; the others are planned again.
-    fn fail(&mut self, plan: &Plan, failure: DecodeFailure) {
-        let (victims, error) = match failure {
-            DecodeFailure::NoSpace | DecodeFailure::Aborted => {
-                let now = self.clock.now();
-                let mut parked = Plan::default();
-                let victim = self.scheduler.failed(plan, now, &mut parked);
-                self.announce_places(&parked, now);
-                let text = format!("the decoder failed again and again: {failure:?}");
-                (victim.into_iter().collect(), Error::Decode(text))
-            }
-            DecodeFailure::Fatal(text) => {
-                let ids: Vec<RequestId> = plan.spans.iter().map(|span| span.id).collect();
-                (ids, Error::Decode(text))
-            }
-        };
-        for id in victims {
-            self.finish(id, FinishReason::Error(error.kind()), Some(error.clone()));
-        }
-    }
-
-    /// Ends a request; without effect if it has ended.
-    fn finish(&mut self, id: RequestId, reason: FinishReason, error: Option<Error>) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        // After an error, nobody knows what the decoder holds.
-        self.scheduler.remove(id, error.is_none());
-        let at = self.clock.now();
-        if let Some(deadline) = job.deadline {
-            self.deadlines.remove(&(deadline, id));
-        }
-        if let Some(since) = job.scheduled_at {
-            self.note_service(seconds_between(since, at));
-        }
-        self.ended += 1;
-        self.observer.observe(&Event::Finished { id, at, reason, batch_size: job.batch_size });
-        let mailbox = Arc::clone(&job.mailbox);
-        mailbox.finish(job.into_finish(reason, error, at));
-        self.touched.push(mailbox);
-    }
-
-    fn note_service(&mut self, seconds: f64) {
-        let weight = if self.service_seconds == 0.0 { 1.0 } else { 0.1 };
-        self.service_seconds += weight * (seconds - self.service_seconds);
-    }
-
-    /// Tells how full the memories are, if that has changed.
-    fn note_memory(&mut self) {
-        let live = self.scheduler.live_cells();
-        let cached = (self.scheduler.used_cells() - live) as u64;
-        let device_bytes = cached * self.model.info().kv_bytes_per_token.unwrap_or(0);
-        let host_bytes = self.scheduler.host_bytes();
-        let shown = std::mem::replace(&mut self.shown, (live, device_bytes, host_bytes));
-        if shown.0 != live {
-            self.observer.observe(&Event::Occupied { tokens: live });
-        }
-        if (shown.1, shown.2) != (device_bytes, host_bytes) {
-            self.observer.observe(&Event::CacheResident { device_bytes, host_bytes });
-        }
-        let tokens = self.scheduler.take_evicted();
-        self.note_evicted(Eviction::MemoryPressure, tokens);
-    }
-
-    fn note_evicted(&self, reason: Eviction, tokens: usize) {
-        if tokens > 0 {
-            self.observer.observe(&Event::CacheEvicted { reason, tokens });
-        }
-    }
-
-    /// Wakes whoever waits for something that came in this step.
-    fn wake(&mut self) {
-        self.note_memory();
-        let used_cells = self.scheduler.live_cells();
-        let stats = Stats {
-            running: self.scheduler.running(),
-            waiting: self.scheduler.waiting(),
-            used_cells,
-            cached_cells: self.scheduler.used_cells() - used_cells,
-            host_bytes: self.scheduler.host_bytes(),
-            steps: self.steps,
-            service_seconds: self.service_seconds,
-        };
-        self.link.report(stats, std::mem::take(&mut self.ended));
-        if self.touched.is_empty() {
-            return;
-        }
-        for mailbox in self.touched.drain(..) {
-            mailbox.wake();
-        }
-        self.link.gate.open();
     }
 
     fn job(&mut self, id: RequestId) -> &mut Job {

@@ -5,56 +5,15 @@
 //! hold them: a slot that computes what is there already takes it over. Every change is an [`Op`]
 //! that the decoder must follow, in order. Must not know: requests, classes, time.
 
-use std::ops::Range;
+mod check;
+mod idle;
+mod op;
 
+pub use self::op::Op;
 use crate::backend::{SeqId, Token};
 use crate::engine::EngineConfig;
-use crate::engine::scheduler::host::{Host, MIN_TOKENS, Planned, SnapshotKey};
+use crate::engine::scheduler::host::{Host, SnapshotKey};
 use crate::engine::scheduler::radix::{BLOCK, NodeId, Scope, Tree};
-
-/// What the decoder must do before it computes on.
-///
-/// ```
-/// use ryot_metrics::engine::{EngineConfig, Op, Scheduler, Sequence, Terms};
-/// let mut scheduler = Scheduler::new(EngineConfig::default(), true, 0, None);
-/// scheduler.add(Sequence::new(1, vec![5, 6, 7], 10, &Terms::default(), 0), 0);
-/// let plan = scheduler.schedule(0);
-/// scheduler.commit(&plan, 12_000_000);
-/// scheduler.remove(1, true); // too few tokens to be kept
-/// assert_eq!(scheduler.take_ops(), [Op::Forget(0)]);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Free a sequence.
-    Forget(SeqId),
-    /// Let `to` use the cells of `from` at these positions.
-    Share {
-        /// Who has them.
-        from: SeqId,
-        /// Who gets them; its own there go.
-        to: SeqId,
-        /// Which.
-        positions: Range<usize>,
-    },
-    /// Copy a sequence to the host. May fail.
-    Save {
-        /// The sequence.
-        seq: SeqId,
-        /// Where.
-        key: SnapshotKey,
-    },
-    /// Make an empty sequence what the copy says, and cut it off. May fail.
-    Restore {
-        /// The sequence.
-        seq: SeqId,
-        /// Which copy.
-        key: SnapshotKey,
-        /// How many of its tokens are wanted.
-        length: usize,
-    },
-    /// Throw a copy away.
-    Discard(SnapshotKey),
-}
 
 #[derive(Clone, Debug, PartialEq)]
 enum State {
@@ -241,36 +200,6 @@ impl Cells {
         }
     }
 
-    /// No request computes in this slot any more; it keeps its tokens, which `seconds` of prefill
-    /// have cost. What is parked goes last.
-    pub(super) fn keep(&mut self, seq: SeqId, seconds: f64, parked: bool) {
-        let slot = &mut self.slots[seq as usize];
-        if slot.length() < BLOCK {
-            return self.forget(seq);
-        }
-        let worth = self.clock + seconds / slot.length().max(1) as f64;
-        slot.state = State::Idle { worth, seconds, parked };
-        for &node in &slot.path {
-            self.tree.retire(node);
-        }
-        self.drop_redundant(seq);
-        self.thin();
-    }
-
-    /// Moves idle slots to the host until they keep no more cells than they may. A copy that would
-    /// mostly repeat what stays is not made.
-    fn thin(&mut self) {
-        let movable = |cells: &Self, seq| {
-            let slot = &cells.slots[seq as usize];
-            let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
-            !waited_for && slot.length() >= MIN_TOKENS && 2 * cells.exclusive(seq) >= slot.length()
-        };
-        while self.divisible && self.used() - self.live() > self.idle_limit {
-            let Some(seq) = self.least_idle(movable) else { return };
-            self.evict(seq);
-        }
-    }
-
     /// The slot's tokens are worth nothing any more.
     pub(super) fn forget(&mut self, seq: SeqId) {
         let slot = &mut self.slots[seq as usize];
@@ -281,55 +210,6 @@ impl Cells {
             self.tree.release(node, seq, live);
         }
         self.ops.push(Op::Forget(seq));
-    }
-
-    /// Evicts idle slots until so many cells are free; false if not all of them could be had.
-    pub(super) fn make_room(&mut self, cells: usize) -> bool {
-        while self.capacity - self.used() < cells {
-            let Some(seq) = self.least_idle(|cells, seq| cells.exclusive(seq) > 0) else {
-                return false;
-            };
-            self.evict(seq);
-        }
-        true
-    }
-
-    /// Drops all idle slots and copies, as far as no parked request needs them. Returns their
-    /// tokens.
-    pub(super) fn clear(&mut self) -> usize {
-        let mut tokens = 0;
-        for seq in 0..self.slots.len() as SeqId {
-            if let State::Idle { parked: false, .. } = self.slots[seq as usize].state {
-                tokens += self.exclusive(seq);
-                self.forget(seq);
-            }
-        }
-        tokens + self.discard(self.host.keys(|copy| !copy.parked))
-    }
-
-    /// Drops all idle slots and copies of a scope in which nobody asks any more.
-    pub(super) fn forget_scope(&mut self, scope: &Scope) {
-        for seq in 0..self.slots.len() as SeqId {
-            let slot = &self.slots[seq as usize];
-            let idle = matches!(slot.state, State::Idle { .. });
-            if idle && self.tree.scope(slot.path[0]) == scope {
-                self.forget(seq);
-            }
-        }
-        self.discard(self.host.keys(|copy| copy.scope == *scope));
-    }
-
-    fn discard(&mut self, keys: Vec<SnapshotKey>) -> usize {
-        self.ops.extend(keys.iter().copied().map(Op::Discard));
-        keys.into_iter().map(|key| self.host.lose(key)).sum()
-    }
-
-    /// A copy was made, of so many bytes, or could not be made.
-    pub(super) fn saved(&mut self, key: SnapshotKey, bytes: Option<u64>) {
-        for (key, tokens) in self.host.saved(key, bytes) {
-            self.evicted += tokens;
-            self.ops.push(Op::Discard(key));
-        }
     }
 
     /// Forgets all slots and copies; whoever keeps the copies must throw them away.
@@ -345,16 +225,6 @@ impl Cells {
     pub(super) fn live_matched(&self, scope: &Scope, tokens: &[Token]) -> usize {
         let path = self.tree.walk(scope, &tokens[..tokens.len() - 1]);
         path.iter().skip(1).take_while(|&&node| self.tree.is_live(node)).count() * BLOCK
-    }
-
-    /// Nobody waits for these tokens any more: they are cached like others.
-    pub(super) fn unpark(&mut self, scope: &Scope, tokens: &[Token]) {
-        while let Some(seq) = self.parked_prefix(scope, tokens) {
-            if let State::Idle { parked, .. } = &mut self.slots[seq as usize].state {
-                *parked = false;
-            }
-        }
-        self.host.unpark(scope, tokens);
     }
 
     fn begin(&mut self, seq: SeqId, scope: &Scope) {
@@ -390,13 +260,6 @@ impl Cells {
         idle.map(|(seq, slot)| (seq, slot.length())).max_by_key(|(_, length)| *length)
     }
 
-    fn parked_prefix(&self, scope: &Scope, tokens: &[Token]) -> Option<SeqId> {
-        let parked = |slot: &Slot| matches!(slot.state, State::Idle { parked: true, .. });
-        let mut slots = (0..).zip(&self.slots);
-        let found = slots.find(|(_, slot)| parked(slot) && self.is_prefix(slot, scope, tokens));
-        found.map(|(seq, _)| seq)
-    }
-
     fn is_prefix(&self, slot: &Slot, scope: &Scope, tokens: &[Token]) -> bool {
         let blocks = slot.path.iter().skip(1).zip(tokens.as_chunks::<BLOCK>().0);
         self.tree.scope(slot.path[0]) == scope
@@ -424,91 +287,11 @@ impl Cells {
         Some(seq)
     }
 
-    /// The idle slot that is worth the least, of those that will do.
-    fn least_idle(&self, will_do: impl Fn(&Self, SeqId) -> bool) -> Option<SeqId> {
-        let idle = (0..).zip(&self.slots).filter_map(|(seq, slot)| match slot.state {
-            State::Idle { worth, parked, .. } if will_do(self, seq) => Some((parked, worth, seq)),
-            _ => None,
-        });
-        idle.min_by(|a, b| a.partial_cmp(b).expect("no worth is NaN")).map(|(_, _, seq)| seq)
-    }
-
-    fn evict(&mut self, seq: SeqId) {
-        let State::Idle { worth, seconds, parked } = self.slots[seq as usize].state else { return };
-        self.clock = self.clock.max(worth);
-        let scope = self.tree.scope(self.slots[seq as usize].path[0]).clone();
-        let tokens = self.tokens(seq);
-        match self.host.plan(&scope, tokens, seconds, parked) {
-            Planned::Copy(key) => self.ops.push(Op::Save { seq, key }),
-            Planned::There => (),
-            Planned::Nothing => self.evicted += self.exclusive(seq),
-        }
-        self.forget(seq);
-    }
-
-    /// Cells that nobody but this slot holds.
-    fn exclusive(&self, seq: SeqId) -> usize {
-        let slot = &self.slots[seq as usize];
-        let own = slot.path.iter().skip(1).rev();
-        own.take_while(|&&node| self.tree.is_exclusive(node)).count() * BLOCK + slot.tail.len()
-    }
-
-    fn touch(&mut self, seq: SeqId) {
-        let clock = self.clock;
-        let slot = &mut self.slots[seq as usize];
-        let length = slot.length().max(1) as f64;
-        if let State::Idle { worth, seconds, .. } = &mut slot.state {
-            *worth = clock + *seconds / length;
-        }
-    }
-
-    /// Forgets idle slots whose blocks this one holds as well: they can save nobody anything.
-    fn drop_redundant(&mut self, seq: SeqId) {
-        let path = &self.slots[seq as usize].path;
-        let within = |slot: &Slot| match slot.state {
-            State::Idle { parked: false, .. } => path.starts_with(&slot.path),
-            _ => false,
-        };
-        let redundant: Vec<SeqId> = (0..)
-            .zip(&self.slots)
-            .filter(|(other, slot)| *other != seq && within(slot) && !slot.path.is_empty())
-            .map(|(other, _)| other)
-            .collect();
-        for other in redundant {
-            self.forget(other);
-        }
-    }
-
     /// The tokens that a slot holds.
     pub(super) fn tokens(&self, seq: SeqId) -> Vec<Token> {
         let slot = &self.slots[seq as usize];
         let blocks = slot.path.iter().flat_map(|&node| self.tree.block(node));
         blocks.chain(&slot.tail).copied().collect()
-    }
-
-    /// Checks what must hold between any two calls.
-    pub(super) fn check_integrity(&self) -> Result<(), String> {
-        let ensure =
-            |ok: bool, what: &str| if ok { Ok(()) } else { Err(format!("{what}: {self:?}")) };
-        ensure(self.used() <= self.capacity, "no more cells are used than there are")?;
-        ensure(self.live() <= self.used(), "live cells are used")?;
-        let mut holds = self.tree.holds();
-        for (seq, slot) in (0..).zip(&self.slots) {
-            let free = slot.state == State::Free;
-            ensure(free == slot.path.is_empty(), "who is not free has a path")?;
-            ensure(!free || slot.tail.is_empty(), "who is free holds nothing")?;
-            ensure(slot.tail.len() < BLOCK || !self.divisible, "full blocks are in the tree")?;
-            ensure(self.tokens(seq).len() == slot.length(), "lengths agree")?;
-            for node in &slot.path {
-                let Some((held, live)) = holds.get_mut(node) else {
-                    return ensure(false, "who is held is there");
-                };
-                *held = held.wrapping_sub(1);
-                *live = live.wrapping_sub(usize::from(slot.is_live()));
-            }
-        }
-        let balanced = holds.values().all(|&counts| counts == (0, 0));
-        ensure(balanced, "each node is held as often as slots hold it")
     }
 }
 
