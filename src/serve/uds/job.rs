@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::event::{Code, Event, Fault};
 use super::request::{Ask, Id};
 use super::turnstile::Pass;
-use crate::engine::{Client, Delta, Finish, RequestHandle};
+use crate::engine::{Client, Delta, Finish, RequestHandle, Terms};
 use crate::error::Result;
 use crate::event::{Mode, Origin};
 
@@ -46,11 +46,14 @@ pub(super) struct End {
 
 impl Job {
     pub(super) fn start(ask: Ask, client: &Client, pass: Pass) -> Self {
-        let Ask { id, prompt, params, terms, stream } = ask;
+        let Ask { id, prompt, params, terms, adapter, stream } = ask;
         let mode = if stream { Mode::Streaming } else { Mode::Standard };
         let origin = Origin { endpoint: ENDPOINT.into(), mode, ..Origin::default() };
         let client = client.clone();
-        let submit = move || client.submit(prompt.as_str().into(), params, terms, origin);
+        let submit = move || {
+            let adapter = client.model().info().adapter(adapter.as_deref())?;
+            client.submit(prompt.as_str().into(), params, Terms { adapter, ..terms }, origin)
+        };
         let stage = Stage::Submitting(spawn_blocking(submit));
         Self { id, stream, held: String::new(), stage, cancelled: false, _pass: pass }
     }
