@@ -100,7 +100,12 @@ impl Job {
         for delta in &deltas {
             self.piece(delta, out);
         }
-        Ok(finish.map(|finish| self.end(&finish, out)))
+        let Some(finish) = finish else { return Ok(None) };
+        let fault = finish.error.clone().map(|error| self.fault(error.into()));
+        match fault {
+            Some(refusal) if !refusal.closes() => Err(refusal), // it never ran, so nothing ends
+            fault => Ok(Some(self.end(&finish, fault.as_ref(), out))),
+        }
     }
 
     fn piece(&mut self, delta: &Delta, out: &mut BytesMut) {
@@ -115,11 +120,10 @@ impl Job {
         }
     }
 
-    fn end(&mut self, finish: &Finish, out: &mut BytesMut) -> End {
+    fn end(&mut self, finish: &Finish, fault: Option<&Fault>, out: &mut BytesMut) -> End {
         self.held.push_str(&finish.tail_text);
-        let error = finish.error.clone();
-        if let Some(error) = &error {
-            self.fault(error.clone().into()).event().frame(out);
+        if let Some(fault) = fault {
+            fault.event().frame(out);
         }
         Event::Eos {
             id: &self.id,
@@ -129,7 +133,7 @@ impl Job {
             completion_tokens: finish.completion_tokens,
         }
         .frame(out);
-        End { failed: error.is_some() }
+        End { failed: fault.is_some() }
     }
 
     fn fault(&self, fault: Fault) -> Fault {

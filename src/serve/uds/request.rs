@@ -254,7 +254,7 @@ mod tests {
     fn what_is_wrong_has_a_code_a_sentence_and_the_request() {
         use Code::{BadRequest, InvalidJson, PromptTooLarge};
         let id = |text: &str| Some(Id::Text(text.to_owned()));
-        let list = format!("[{}]", ["null"; 20].join(","));
+        let list = format!("[{}]", ["null"; 21].join(",")); // as many as there are fields
         let long = format!(r#"{{"id": "{}", "prompt": ""}}"#, "x".repeat(257));
         for (json, code, part, about) in [
             ("", InvalidJson, "EOF", None),
