@@ -1,7 +1,5 @@
 """LoRA adapters: on the toy, over HTTP, and on small GGUF files against merged weights."""
 
-import itertools
-
 import openai
 import pytest
 
@@ -10,7 +8,7 @@ from ryot_metrics import Engine, EngineConfig, SamplingParams
 
 FOUR = SamplingParams(max_tokens=4, temperature=0)
 TWENTY = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True, logprobs=20)
-TOLERANCE = 0.02
+TOLERANCE = 0.005
 """How far apart log-probabilities may be that are the same: what else is in a batch, and in which
 order a sum is taken, changes the last bits of a logit."""
 PROMPTS = ["hello, world", "hello, moon", "x", "a longer prompt that fills several blocks"]
@@ -118,9 +116,8 @@ def test_an_adapter_answers_as_its_merged_weights(files):
     loras = {"one": files["one"], "two": files["two"], "half": (files["one"], 0.5)}
     names = [None, *loras]
     expected = {name: alone(files[name and f"merged {name}"]) for name in names}
-    for name, other in itertools.permutations(names, 2):  # so that it can be told who answered
-        with pytest.raises((AssertionError, KeyError)):
-            agreed(expected[name][0], expected[other][0])
+    texts = [[one.drawn.token_id for answer in expected[name] for one in answer] for name in names]
+    assert len(set(map(tuple, texts))) == len(names)  # so that it can be told who answered
     compared = []
     with Engine(files[None], EngineConfig(ctx_size=1024), adapters=loras) as engine:
         for _ in range(2):  # the second time from the cache
