@@ -36,7 +36,7 @@ pub(super) struct PyTerms {
 
 impl PyTerms {
     /// Checked, for a model with these adapters.
-    pub(super) fn for_model(&self, info: &ModelInfo) -> Result<Terms> {
+    pub(super) fn for_model(self, info: &ModelInfo) -> Result<Terms> {
         let adapter = info.adapter(self.adapter.as_deref())?;
         let class = self.priority.as_deref().unwrap_or("interactive");
         let terms = Terms::new(class, self.ttft_ms, self.tbt_ms, &self.tenant, self.deadline_ms)?;
