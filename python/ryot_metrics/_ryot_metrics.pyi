@@ -827,33 +827,23 @@ class NativeEngine:
         model: str,
         name: str,
         config: EngineConfig,
-        adapters: Sequence[tuple[str, str | os.PathLike[str]]] = ...,
+        adapters: Sequence[tuple[str, str | os.PathLike[str], float]] = ...,
         admit: Callable[[int], object] | None = None,
     ) -> NativeEngine: ...
     def submit(
         self,
         prompt: str | Sequence[int] | NDArray[Any],
         params: SamplingParams,
-        endpoint: str,
-        mode: str,
-        parents: Sequence[int],
         add_special: bool,
-        *,
-        priority: str = "interactive",
-        ttft_ms: float | None = None,
-        tbt_ms: float | None = None,
-        tenant: str = "",
-        deadline_ms: float | None = None,
-        adapter: str | None = None,
+        origin: tuple[str, str, Sequence[int]],
+        terms: Mapping[str, Any],
     ) -> NativeStream: ...
     def embed(
         self,
         prompts: Sequence[str | Sequence[int] | NDArray[Any]],
         pooling: str | None,
         normalize: bool,
-        endpoint: str,
-        mode: str,
-        parents: Sequence[int],
+        origin: tuple[str, str, Sequence[int]],
     ) -> NDArray[float32]: ...
     def tokenize(self, text: str, add_special: bool) -> list[int]: ...
     def detokenize(self, tokens: Sequence[int] | NDArray[Any]) -> str: ...

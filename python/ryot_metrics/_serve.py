@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ryot_metrics import Engine, EngineConfig, ModelPool, SamplingParams
 from ryot_metrics._extra import serve_extra
+from ryot_metrics.engine import model_name
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from ryot_metrics.engine import Adapters
     from ryot_metrics.serve.run import Service
 
 ENGINE_OPTIONS = (
@@ -91,7 +94,8 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "action": "append",
             "default": [],
             "metavar": "NAME=PATH",
-            "help": "a LoRA adapter, which is a model of this name in the API, may be repeated",
+            "help": "a LoRA adapter, which is a model of this name in the API, may be repeated; "
+            "NAME=PATH:SCALE adds so much of it, MODEL:NAME=PATH is for one of several models",
         },
     ),
     (
@@ -166,7 +170,6 @@ def run(arguments: argparse.Namespace) -> None:
     names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
     names += ["prefix_cache", "isolate_tenants"]
     config = EngineConfig(**{name: getattr(arguments, name) for name in names})
-    adapters = _adapters(arguments.lora)
     keys = read_keys(arguments.api_key, arguments.api_key_file)
     limits = {
         name: getattr(arguments, name)
@@ -179,7 +182,7 @@ def run(arguments: argparse.Namespace) -> None:
             log = stack.enter_context(StatsLog(arguments.log_stats))
 
         def load() -> Service:
-            models, first = _models(arguments, config, adapters, stack)
+            models, first = _models(arguments, config, stack)
             app = create_app(
                 models,
                 **limits,
@@ -203,40 +206,60 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _models(
-    arguments: argparse.Namespace, config: EngineConfig, adapters: dict[str, str], stack: ExitStack
+    arguments: argparse.Namespace, config: EngineConfig, stack: ExitStack
 ) -> tuple[Engine | ModelPool, Engine]:
     """What is served, and the engine of the first model, which is warm."""
     models = arguments.model or [arguments.default_model]
     if len(arguments.alias) > len(models):
         raise ValueError(f"{len(arguments.alias)} --alias for {len(models)} --model")
     aliases = [*arguments.alias, *[None] * (len(models) - len(arguments.alias))]
+    names = [alias or model_name(model) for model, alias in zip(models, aliases, strict=True)]
+    adapters = _adapters(arguments.lora, names)
     if len(models) == 1 and arguments.memory_limit is None and arguments.idle_unload is None:
-        engine = Engine(models[0], config, name=aliases[0], adapters=adapters)
+        engine = Engine(models[0], config, name=aliases[0], adapters=adapters[names[0]])
         stack.callback(engine.shutdown)
         _warm_up(engine)
         return engine, engine
-    if adapters and len(models) > 1:
-        raise ValueError(f"--lora needs to know its model; {len(models)} are given, not 1")
     if arguments.uds is not None:
         raise ValueError("--uds answers for one model that stays loaded; there is a pool of models")
     pool = ModelPool(memory_limit=arguments.memory_limit, idle_seconds=arguments.idle_unload)
     stack.callback(pool.close)
-    for model, alias in zip(models, aliases, strict=True):
-        pool.add(model, config, name=alias, adapters=adapters)
+    for model, name in zip(models, names, strict=True):
+        pool.add(model, config, name=name, adapters=adapters[name])
     with pool.use(pool.names[0]) as engine:
         _warm_up(engine)
     return pool, engine
 
 
-def _adapters(given: list[str]) -> dict[str, str]:
-    """The paths of adapters by their names."""
-    adapters: dict[str, str] = {}
+def _adapters(given: list[str], models: Sequence[str]) -> dict[str, Adapters]:
+    """The adapters of each model, from `NAME=PATH`, with `MODEL:` before or `:SCALE` behind."""
+    adapters: dict[str, dict[str, str | tuple[str, float]]] = {model: {} for model in models}
     for text in given:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path) or name in adapters:
-            raise ValueError(f"--lora is {text!r}; it must be NAME=PATH, with a name of its own")
-        adapters[name] = path
-    return adapters
+        label, _, file = text.partition("=")
+        whose = [model for model in models if label.startswith(f"{model}:")]
+        if len(models) > 1 and not whose:
+            known = " or ".join(f"{model}:" for model in models)
+            raise ValueError(
+                f"--lora is {text!r}; with {len(models)} models it must begin with {known}"
+            )
+        model = max(whose, key=len, default=models[0])
+        name = label.removeprefix(f"{model}:")
+        if not (name and file) or name in adapters[model]:
+            raise ValueError(
+                f"--lora is {text!r}; it must be NAME=PATH, with a name of its own, and may have "
+                f"MODEL: before and :SCALE behind it"
+            )
+        adapters[model][name] = _scaled(file)
+    return dict(adapters)
+
+
+def _scaled(file: str) -> str | tuple[str, float]:
+    """A file, with its scale if a number stands behind it."""
+    path, _, scale = file.rpartition(":")
+    try:
+        return (path, float(scale)) if path else file
+    except ValueError:
+        return file
 
 
 def _warm_up(engine: Engine) -> None:

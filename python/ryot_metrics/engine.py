@@ -27,6 +27,9 @@ from ryot_metrics.completion import Chunk, Completion
 from ryot_metrics.models import resolve
 from ryot_metrics.tracking import current_request
 
+Adapters: TypeAlias = "Mapping[str, str | os.PathLike[str] | tuple[str | os.PathLike[str], float]]"
+"""LoRA files by name, each alone or with its scale."""
+
 if TYPE_CHECKING:
     from numpy import float32, int32, int64
     from numpy.typing import NDArray
@@ -225,8 +228,10 @@ class Engine:
         config: Its size; by default `EngineConfig()`.
         name: The label `model` of its metrics; by default the short name or the file's stem.
         adapters: LoRA adapters, at most 64, that requests can name: GGUF files made for this model,
-            by name, each a path or `repo:file`. A step of the engine has requests of one of them;
-            they take turns.
+            by name, each a path or `repo:file`, or such a file and a scale from -100 to 100: how
+            much of it is added to the weights, 1 by default. One file may have several names. A
+            step of the engine has requests of one name; they take turns. In the metrics their
+            requests are the model's: its cache, steps and memory are not one adapter's.
         admit: Is told how many bytes the engine will take, with its weights, all KV cells and the
             most of its host cache, before it takes the cells. What it raises ends the start.
 
@@ -249,7 +254,7 @@ class Engine:
         config: EngineConfig | None = None,
         *,
         name: str | None = None,
-        adapters: Mapping[str, str | os.PathLike[str]] | None = None,
+        adapters: Adapters | None = None,
         admit: Callable[[int], object] | None = None,
     ) -> None:
         text = os.fspath(model)
@@ -258,8 +263,8 @@ class Engine:
         self.adapters = tuple(adapters or ())
         self.config = config or EngineConfig()
         files = [
-            (own, file if text == "toy" else resolve(os.fspath(file)))
-            for own, file in (adapters or {}).items()
+            (own, file if text == "toy" else resolve(os.fspath(file)), scale)
+            for own, (file, scale) in scaled(adapters or {}).items()
         ]
         self._native = NativeEngine(path, self.name, self.config, files, admit)
         self.model_info = self._native.model_info()
@@ -430,11 +435,9 @@ class Engine:
             >>> len(pieces)
             3
         """
-        request = current_request()
-        parents = request.keys if request is not None else []
+        origin = _origin(endpoint, mode)
         params = params or SamplingParams()
-        native = self._native.submit(prompt, params, endpoint, mode, parents, add_special, **terms)
-        return Stream(native)
+        return Stream(self._native.submit(prompt, params, add_special, origin, terms))
 
     def embed(
         self,
@@ -481,10 +484,8 @@ class Engine:
         all_prompts = [cast("Prompt", prompts)] if one else cast("Sequence[Prompt]", prompts)
         if not len(all_prompts):
             raise ValueError("the list of prompts has 0 entries; at least 1 is needed")
-        request = current_request()
-        parents = request.keys if request is not None else []
-        mode = "standard" if one else "batch"
-        return self._native.embed(all_prompts, pooling, normalize, endpoint, mode, parents)
+        origin = _origin(endpoint, "standard" if one else "batch")
+        return self._native.embed(all_prompts, pooling, normalize, origin)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """The tokens of a text.
@@ -580,6 +581,20 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.shutdown()
+
+
+def scaled(adapters: Adapters) -> dict[str, tuple[str | os.PathLike[str], float]]:
+    """The adapters with the scale of each: 1 where none is given."""
+    return {
+        name: given if isinstance(given, tuple) else (given, 1.0)
+        for name, given in adapters.items()
+    }
+
+
+def _origin(endpoint: str, mode: str) -> tuple[str, str, Sequence[int]]:
+    """How a request stands in the metrics: as a part of the one that runs here, if one does."""
+    request = current_request()
+    return endpoint, mode, request.keys if request is not None else []
 
 
 def model_name(model: str) -> str:

@@ -2,17 +2,18 @@
 
 The pool owns its engines and knows which of them are in use; what an engine does it does not know.
 
-Invariants: one model is loaded at a time, and whoever else wants it waits for that load and shares
-its outcome; a model that is in use is never unloaded but by `close`; all loaded models together
+Invariants: one model is loaded at a time, on the pool's own thread, and all who want it share that
+load's outcome; a model that is in use is never unloaded but by `close`; all loaded models together
 keep to the limit, also while one is being loaded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,14 +24,16 @@ from ryot_metrics._ryot_metrics import (
     OutOfMemoryError,
     RyotError,
     record_cache_eviction,
+    record_model_load_attempt,
 )
-from ryot_metrics.engine import Engine, model_name
+from ryot_metrics.engine import Engine, model_name, scaled
 from ryot_metrics.models import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from ryot_metrics.engine import Adapters
 
 CLOSED = "the pool of models was closed"
 
@@ -61,10 +64,11 @@ class _Entry:
     name: str
     path: str
     config: EngineConfig
-    adapters: dict[str, str | os.PathLike[str]]
+    adapters: dict[str, tuple[str | os.PathLike[str], float]]
     loaded: Loaded | None = None
-    loading: Future[Loaded] | None = None
+    loading: Future[Engine] | None = None
     users: int = 0
+    """How many hold it, or wait for it."""
     used_at: float = 0.0
     bytes: int = field(init=False)
     """What it took last time; before the first, what is known without loading it."""
@@ -74,8 +78,10 @@ class _Entry:
         weights = self.adapter_bytes = 0
         if self.path != "toy":
             weights = os.path.getsize(self.path)
-            self.adapters = {name: resolve(os.fspath(at)) for name, at in self.adapters.items()}
-            self.adapter_bytes = sum(map(os.path.getsize, self.adapters.values()))
+            self.adapters = {
+                name: (resolve(os.fspath(at)), scale) for name, (at, scale) in self.adapters.items()
+            }
+            self.adapter_bytes = sum(os.path.getsize(at) for at, _ in self.adapters.values())
         self.bytes = weights + self.adapter_bytes + self.config.host_cache_bytes
 
     def busy(self) -> bool:
@@ -87,6 +93,38 @@ class _Entry:
         except EngineClosedError:
             return False
         return stats["running"] + stats["waiting"] > 0
+
+
+class Lease:
+    """A place among a model's users: it stays loaded, once it is, until this is closed.
+
+    `ModelPool.lease` makes it.
+    """
+
+    def __init__(self, loading: Future[Engine], give_back: Callable[[], None]) -> None:
+        self._loading = loading
+        self._give_back: Callable[[], None] | None = give_back
+
+    def wait(self) -> Engine:
+        """The model's engine; holds the calling thread while the model is loaded.
+
+        Raises:
+            ValueError: If the model's file is not usable.
+            MemoryLimitError: If it does not fit; nothing was unloaded then.
+            EngineClosedError: If the pool was closed.
+        """
+        return self._loading.result()
+
+    async def ready(self) -> Engine:
+        """As `wait`, but holds no thread; may be given up."""
+        # The load is others' too: who gives up must not end it.
+        return await asyncio.shield(asyncio.wrap_future(self._loading))
+
+    def close(self) -> None:
+        """Gives the model back; without effect the second time."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
 
 
 class ModelPool:
@@ -128,7 +166,7 @@ class ModelPool:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
-        self._one_load = threading.Lock()
+        self._loader = ThreadPoolExecutor(1, "ryot-model-load")
         self._closed = threading.Event()
         if idle_seconds is not None:
             threading.Thread(target=self._sweep_on, name="ryot-model-pool", daemon=True).start()
@@ -139,7 +177,7 @@ class ModelPool:
         config: EngineConfig | None = None,
         *,
         name: str | None = None,
-        adapters: Mapping[str, str | os.PathLike[str]] | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """Registers a model; it is loaded on first use.
 
@@ -156,7 +194,7 @@ class ModelPool:
         text = os.fspath(model)
         path = text if text == "toy" else os.fspath(resolve(text))
         entry = _Entry(
-            name or model_name(text), path, config or EngineConfig(), dict(adapters or {})
+            name or model_name(text), path, config or EngineConfig(), scaled(adapters or {})
         )
         with self._lock:
             if entry.name in self._entries:
@@ -207,14 +245,53 @@ class ModelPool:
             MemoryLimitError: If it does not fit; nothing was unloaded then.
             EngineClosedError: If the pool was closed.
         """
-        entry = self._entry(name)
-        engine = self._lease(entry)
+        lease = self.lease(name)
         try:
-            yield engine
+            yield lease.wait()
         finally:
+            lease.close()
+
+    def lease(self, name: str) -> Lease:
+        """Becomes a user of a model, and begins to load it if need be; waits for nothing.
+
+        Args:
+            name: The model.
+
+        Returns:
+            What waits for the model, on a thread or in a task, and gives it back.
+
+        Raises:
+            ValueError: If there is no such model.
+            EngineClosedError: If the pool was closed.
+
+        Example:
+            >>> from ryot_metrics import ModelPool
+            >>> with ModelPool() as pool:
+            ...     pool.add("toy")
+            ...     lease = pool.lease("toy")  # is being loaded now
+            ...     name = lease.wait().name
+            ...     lease.close()
+            >>> name
+            'toy'
+        """
+        entry = self._entry(name)
+
+        def give_back() -> None:
             with self._lock:
                 entry.users -= 1
                 entry.used_at = self._clock()
+
+        with self._lock:
+            self.check_open()
+            if entry.loaded is not None:
+                loading: Future[Engine] = Future()
+                loading.set_result(entry.loaded.engine)
+            else:
+                if entry.loading is None:
+                    entry.loading = self._loader.submit(self._load, entry)
+                loading = entry.loading
+            entry.users += 1
+        return Lease(loading, give_back)
 
     def unload(self, name: str) -> bool:
         """Unloads a model; whether it was loaded.
@@ -246,9 +323,14 @@ class ModelPool:
             engine.shutdown()
 
     def close(self) -> None:
-        """Ends all requests as cancelled and unloads all models; idempotent."""
-        self._closed.set()
-        with self._one_load, self._lock:
+        """Ends all requests as cancelled and unloads all models; idempotent.
+
+        Waits for a model that is being loaded; who waits for another gets `EngineClosedError`.
+        """
+        with self._lock:
+            self._closed.set()
+        self._loader.shutdown()
+        with self._lock:
             held = [entry for entry in self._entries.values() if entry.loaded is not None]
             engines = [entry.loaded.engine for entry in held if entry.loaded is not None]
             for entry in held:
@@ -272,48 +354,38 @@ class ModelPool:
             raise ValueError(f"model is {name!r}; the pool has: {', '.join(self._entries)}")
         return self._entries[name]
 
-    def _lease(self, entry: _Entry) -> Engine:
-        """The engine, with one user more."""
-        while True:
-            with self._lock:
-                self.check_open()
-                if entry.loaded is not None:
-                    entry.users += 1
-                    return entry.loaded.engine
-                mine = entry.loading is None
-                loading = entry.loading = entry.loading or Future()
-            if mine:
-                self._load(entry, loading)
-            loading.result()
-
-    def _load(self, entry: _Entry, loading: Future[Loaded]) -> None:
+    def _load(self, entry: _Entry) -> Engine:
         """Loads a model, or says why not, to all who wait for it."""
 
         def admit(needed: int) -> None:
             self._make_room(entry, needed)
             entry.bytes = needed
 
-        loaded = failure = None
-        with self._one_load:
-            try:
-                self.check_open()
-                admit(entry.bytes)
-                engine = Engine(
-                    entry.path,
-                    entry.config,
-                    name=entry.name,
-                    adapters=entry.adapters,
-                    admit=lambda needed: admit(needed + entry.adapter_bytes),
-                )
-                loaded = Loaded(engine, entry.bytes)
-            except BaseException as error:
-                failure = error
+        loaded = None
+        try:
+            self.check_open()
+            self._admit_unread(admit, entry)
+            engine = Engine(
+                entry.path,
+                entry.config,
+                name=entry.name,
+                adapters=entry.adapters,
+                admit=lambda needed: admit(needed + entry.adapter_bytes),
+            )
+            loaded = Loaded(engine, entry.bytes)
+            return engine
+        finally:
             with self._lock:
                 entry.loaded, entry.loading, entry.used_at = loaded, None, self._clock()
-        if failure is not None:
-            loading.set_exception(failure)
-        elif loaded is not None:
-            loading.set_result(loaded)
+
+    @staticmethod
+    def _admit_unread(admit: Callable[[int], None], entry: _Entry) -> None:
+        """Refuses what is too large by what is known of it, before its file is read."""
+        try:
+            admit(entry.bytes)
+        except MemoryLimitError:
+            record_model_load_attempt(entry.name, "refused")  # no engine was there to count it
+            raise
 
     def _make_room(self, entry: _Entry, needed: int) -> None:
         """Unloads the least recently used until so many bytes are free."""

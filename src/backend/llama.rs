@@ -46,8 +46,9 @@ static MAKING_CONTEXT: Mutex<()> = Mutex::new(());
 #[derive(Debug)]
 pub struct Llama {
     model: Arc<LlamaModel>,
-    /// Freed with the model. llama.cpp changes none of them, but its wrapper wants to.
-    adapters: Mutex<Vec<LlamaLoraAdapter>>,
+    /// With the scale of each. Freed with the model. llama.cpp changes none of them, but its
+    /// wrapper wants to.
+    adapters: Mutex<Vec<(LlamaLoraAdapter, f32)>>,
     info: ModelInfo,
 }
 
@@ -71,7 +72,9 @@ impl Llama {
         let mut model = LlamaModel::load_from_file(backend(), path, &params).map_err(refused)?;
         let device = gpu().filter(|_| layers > 0).unwrap_or_else(|| "cpu".to_owned());
         // llama.cpp wants all of them before the first context.
-        let loaded = adapters.iter().map(|adapter| load_adapter(&mut model, adapter));
+        let loaded = adapters
+            .iter()
+            .map(|adapter| load_adapter(&mut model, adapter).map(|loaded| (loaded, adapter.scale)));
         let loaded = loaded.collect::<Result<Vec<_>>>()?;
         let mut info = describe(&model, path, device);
         info.adapters = adapters.iter().map(|adapter| Arc::clone(&adapter.name)).collect();
@@ -136,7 +139,7 @@ struct LlamaDecoder<'model> {
     batch: LlamaBatch<'static>,
     config: &'model DecoderConfig,
     vocab: usize,
-    adapters: &'model Mutex<Vec<LlamaLoraAdapter>>,
+    adapters: &'model Mutex<Vec<(LlamaLoraAdapter, f32)>>,
     /// The one in use, as [`Decoder::adapt`] counts.
     adapter: usize,
 }
@@ -172,14 +175,16 @@ impl Decoder for LlamaDecoder<'_> {
         // llama.cpp's `set` takes the place of all others; its `remove` removes all, not the given.
         let index = adapter.max(1) - 1;
         let mut adapters = self.adapters.lock();
-        let Some(lora) = adapters.get_mut(index) else {
+        let Some((lora, scale)) = adapters.get_mut(index) else {
             return Err(DecodeFailure::Fatal(format!("the decoder has no adapter {adapter}")));
         };
         let refused = |error: String| DecodeFailure::Fatal(format!("adapter {adapter}: {error}"));
         if adapter == 0 {
             self.context.lora_adapter_remove(lora).map_err(|error| refused(error.to_string()))?;
         } else {
-            self.context.lora_adapter_set(lora, 1.0).map_err(|error| refused(error.to_string()))?;
+            self.context
+                .lora_adapter_set(lora, *scale)
+                .map_err(|error| refused(error.to_string()))?;
         }
         self.adapter = adapter;
         Ok(())

@@ -84,13 +84,19 @@ impl ModelInfo {
 /// The most adapters of a model: each has a turn of its own in the steps.
 pub const MAX_ADAPTERS: usize = 64;
 
+/// The largest [`Adapter::scale`], in either direction.
+pub const MAX_ADAPTER_SCALE: f32 = 100.0;
+
 /// A LoRA adapter: small weights that change what a model answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// What requests call it.
     pub name: Arc<str>,
     /// Its GGUF file. The toy reads none.
     pub path: PathBuf,
+    /// How much of it is added to the model's weights: 1 is as it was trained, 0 is nothing. One
+    /// file may have several names with a scale each. The toy knows none.
+    pub scale: f32,
 }
 
 /// The size of a decoder.
@@ -290,7 +296,13 @@ fn check_adapters(adapters: &[Adapter]) -> Result<()> {
             "there are {count} adapters; there must be at most {MAX_ADAPTERS}"
         )));
     }
-    for (index, Adapter { name, .. }) in adapters.iter().enumerate() {
+    for (index, Adapter { name, scale, .. }) in adapters.iter().enumerate() {
+        if !(-MAX_ADAPTER_SCALE..=MAX_ADAPTER_SCALE).contains(scale) {
+            return Err(Error::InvalidArgument(format!(
+                "the scale of the adapter {name:?} is {scale}; it must be from \
+                 -{MAX_ADAPTER_SCALE} to {MAX_ADAPTER_SCALE}"
+            )));
+        }
         if name.is_empty() || adapters[..index].iter().any(|other| other.name == *name) {
             return Err(Error::InvalidArgument(format!(
                 "adapter {index} is named {name:?}; each needs a name of its own"

@@ -26,7 +26,7 @@ pub const LABEL_VALUES: &[(&str, &[&str])] = &[
     ("location", &["device", "host"]),
     ("startup_phase", &["model_load", "cache_init", "warmup", "ready"]),
     ("load_type", &["cold_start", "warm_start", "cache_hit"]),
-    ("result", &["success", "failed", "partial"]),
+    ("result", &["success", "failed", "partial", "refused"]),
     ("status", &["success", "error", "timeout", "partial", "cancelled"]),
     ("severity", &["critical", "warning", "info"]),
     ("request_type", &["standard", "streaming", "batch"]),

@@ -50,6 +50,11 @@ impl EngineObserver {
         self.of.recorder.prefix_cache(&self.of.model)
     }
 
+    /// A model that could be loaded is not let in: its memory is not to be had.
+    pub fn load_refused(&self) {
+        self.of.recorder.model_load_attempt(&self.of.model, "refused", "cold_start");
+    }
+
     fn loaded(&self, seconds: f64, ok: bool, again: bool) {
         let ModelSeries { recorder, model } = &self.of;
         let load_type = if again { "warm_start" } else { "cold_start" };

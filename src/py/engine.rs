@@ -10,6 +10,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::asked::{PyOrigin, PyTerms};
 use super::boundary::detached;
 use super::engine_config::PyEngineConfig;
 use super::globals;
@@ -19,16 +20,17 @@ use crate::backend::{self, Adapter, Model, ModelInfo, Token};
 use crate::clock::seconds_between;
 use crate::engine::{
     Client, Delta, EmbedParams, Engine, EngineConfig, Finish, Next, Pooling, Prompt, RequestHandle,
-    Terms, Wakeup,
+    Wakeup,
 };
 use crate::error::Result;
-use crate::event::{Event, Mode, Observer, Origin};
+use crate::event::{Event, Observer};
 use crate::llm::EngineObserver;
 
 /// How long a thread waits before it looks for a signal such as Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Keeps a model load's event until it is known on which device the model is.
+/// Keeps a model load's event until it is known on which device the model is, and whether it is let
+/// in.
 #[derive(Debug, Default)]
 struct Later(Mutex<Vec<Event>>);
 
@@ -38,8 +40,14 @@ impl Observer for Later {
     }
 }
 
-/// A model and what hears of its work.
-type Loaded = (Arc<dyn Model>, Arc<EngineObserver>);
+impl Later {
+    fn tell(self, observer: &EngineObserver) {
+        self.0.into_inner().iter().for_each(|event| observer.observe(event));
+    }
+}
+
+/// A model, what hears of its work, and what that has not heard yet.
+type Loaded = (Arc<dyn Model>, Arc<EngineObserver>, Later);
 
 fn load(model: &str, name: &str, config: &PyEngineConfig, adapters: &[Adapter]) -> Result<Loaded> {
     let later = Later::default();
@@ -51,8 +59,13 @@ fn load(model: &str, name: &str, config: &PyEngineConfig, adapters: &[Adapter]) 
         recorder.attribute_gpu(None, name);
     }
     let observer = Arc::new(EngineObserver::new(recorder, name, device));
-    later.0.into_inner().iter().for_each(|event| observer.observe(event));
-    Ok((loaded?, observer))
+    match loaded {
+        Ok(model) => Ok((model, observer, later)),
+        Err(error) => {
+            later.tell(&observer);
+            Err(error)
+        }
+    }
 }
 
 /// Bytes that a model takes in an engine of this size: its weights, all KV cells, and the most of the
@@ -76,66 +89,52 @@ impl PyEngine {
         model: &str,
         name: &str,
         config: &PyEngineConfig,
-        adapters: Vec<(String, PathBuf)>,
+        adapters: Vec<(String, PathBuf, f32)>,
         admit: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let adapter = |(name, path): (String, PathBuf)| Adapter { name: name.into(), path };
+        let adapter =
+            |(name, path, scale): (String, _, _)| Adapter { name: name.into(), path, scale };
         let adapters: Vec<Adapter> = adapters.into_iter().map(adapter).collect();
-        let (model, observer) = detached(py, || load(model, name, config, &adapters))?;
+        let (model, observer, later) = detached(py, || load(model, name, config, &adapters))?;
         let sizes = config.config.clone();
         if let Some(admit) = admit {
-            admit.call1((memory(model.info(), &sizes),))?;
+            admit
+                .call1((memory(model.info(), &sizes),))
+                .inspect_err(|_| observer.load_refused())?;
         }
+        later.tell(&observer);
         let clock = globals::recorder().clock().clone();
         let engine = detached(py, || Engine::start(model, sizes, observer.clone(), clock))?;
         Ok(Self(engine, observer))
     }
 
-    #[pyo3(signature = (
-        prompt, params, endpoint, mode, parents, add_special, *, priority="interactive",
-        ttft_ms=None, tbt_ms=None, tenant="", deadline_ms=None, adapter=None
-    ))]
-    #[allow(clippy::too_many_arguments)] // called from one place
     fn submit(
         &self,
         py: Python<'_>,
         prompt: PyPrompt,
         params: &PySamplingParams,
-        endpoint: &str,
-        mode: &str,
-        parents: Vec<u64>,
         add_special: bool,
-        priority: &str,
-        ttft_ms: Option<f64>,
-        tbt_ms: Option<f64>,
-        tenant: &str,
-        deadline_ms: Option<f64>,
-        adapter: Option<&str>,
+        origin: PyOrigin,
+        terms: PyTerms,
     ) -> PyResult<PyStream> {
-        let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
-        let prompt = prompt.for_engine(add_special);
-        let adapter = self.0.model().info().adapter(adapter)?;
-        let terms = Terms::new(priority, ttft_ms, tbt_ms, tenant, deadline_ms)?;
-        let terms = Terms { adapter, ..terms };
-        let params = params.0.clone();
+        let origin = origin.parse()?;
+        let terms = terms.for_model(self.0.model().info())?;
+        let (prompt, params) = (prompt.for_engine(add_special), params.0.clone());
         let handle = detached(py, || self.0.submit(prompt, params, terms, origin))?;
         let model = Arc::clone(self.0.model());
         Ok(PyStream { handle, model, finish: OnceLock::new() })
     }
 
     /// A row for each prompt. The caller has imported numpy.
-    #[allow(clippy::too_many_arguments)] // called from one place
     fn embed<'py>(
         &self,
         py: Python<'py>,
         prompts: Vec<PyPrompt>,
         pooling: Option<&str>,
         normalize: bool,
-        endpoint: &str,
-        mode: &str,
-        parents: Vec<u64>,
+        origin: PyOrigin,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let origin = Origin { endpoint: endpoint.into(), mode: Mode::parse(mode)?, parents };
+        let origin = origin.parse()?;
         let params = EmbedParams { pooling: pooling.map(Pooling::parse).transpose()?, normalize };
         let prompts: Vec<Prompt> =
             prompts.into_iter().map(|prompt| prompt.for_engine(true)).collect();

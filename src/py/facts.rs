@@ -251,7 +251,7 @@ pub(super) fn record_model_load_time(
 ///
 /// Args:
 ///     model: The label `model`.
-///     result: `failed` or `partial`; or `success`, of unknown length.
+///     result: `failed`, `partial` or `refused`; or `success`, of unknown length.
 ///     load_type: `cold_start`, `warm_start` or `cache_hit`.
 #[pyfunction]
 #[pyo3(signature = (model, result, load_type=Text("cold_start".into())))]

@@ -4,6 +4,7 @@
 // Docstrings are Python's, with its own markup.
 #![allow(clippy::doc_markdown, clippy::doc_link_with_quotes)]
 
+mod asked;
 mod block;
 mod boundary;
 mod callbacks;

@@ -7,7 +7,10 @@ import tiny
 from ryot_metrics import Engine, EngineConfig, SamplingParams
 
 FOUR = SamplingParams(max_tokens=4, temperature=0)
-TWENTY = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
+TWENTY = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True, logprobs=20)
+TOLERANCE = 0.005
+"""How far apart log-probabilities may be that are the same: what else is in a batch, and in which
+order a sum is taken, changes the last bits of a logit."""
 PROMPTS = ["hello, world", "hello, moon", "x", "a longer prompt that fills several blocks"]
 
 
@@ -79,17 +82,28 @@ def test_an_adapter_is_a_model_over_http(adapted, live):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A model, two adapters, and the model with each of them merged into its weights."""
+    """A model, two adapters, and the model with each of them, or half of one, in its weights."""
     folder = tmp_path_factory.mktemp("models")
     model = tiny.weights()
     paths = {None: tiny.write_model(folder / "model.gguf", model)}
-    for seed, name in enumerate(("one", "two"), 1):
+    for seed, name, scale in ((1, "one", 1.0), (2, "two", 1.0), (1, "half", 0.5)):
         lora = tiny.adapter(seed)
         paths[name] = tiny.write_adapter(folder / f"{name}.gguf", lora)
         paths[f"merged {name}"] = tiny.write_model(
-            folder / f"merged-{name}.gguf", tiny.merged(model, lora)
+            folder / f"merged-{name}.gguf", tiny.merged(model, lora, scale)
         )
     return paths
+
+
+def agreed(found, expected):
+    """How many tokens two answers have in common, each as likely in both; all, or up to a tie."""
+    for place, (own, other) in enumerate(zip(found, expected, strict=True)):
+        if own.drawn.token_id != other.drawn.token_id:
+            likely = {one.token_id: one.logprob for one in other.top}
+            assert other.drawn.logprob - likely[own.drawn.token_id] <= 2 * TOLERANCE, place
+            return place
+        assert own.drawn.logprob == pytest.approx(other.drawn.logprob, abs=TOLERANCE), place
+    return len(found)
 
 
 def test_an_adapter_answers_as_its_merged_weights(files):
@@ -97,21 +111,25 @@ def test_an_adapter_answers_as_its_merged_weights(files):
 
     def alone(path):
         with Engine(path, EngineConfig(parallel=1, prefix_cache=False)) as engine:
-            return [engine.generate(prompt, TWENTY).token_ids for prompt in PROMPTS]
+            return [engine.generate(prompt, TWENTY).logprobs for prompt in PROMPTS]
 
-    expected = {name: alone(files[name and f"merged {name}"]) for name in (None, "one", "two")}
-    assert len({str(answers) for answers in expected.values()}) == 3
-    loras = {name: files[name] for name in ("one", "two")}
+    loras = {"one": files["one"], "two": files["two"], "half": (files["one"], 0.5)}
+    names = [None, *loras]
+    expected = {name: alone(files[name and f"merged {name}"]) for name in names}
+    texts = [[one.drawn.token_id for answer in expected[name] for one in answer] for name in names]
+    assert len(set(map(tuple, texts))) == len(names)  # so that it can be told who answered
+    compared = []
     with Engine(files[None], EngineConfig(ctx_size=1024), adapters=loras) as engine:
         for _ in range(2):  # the second time from the cache
             streams = [
                 (name, index, engine.stream(prompt, TWENTY, adapter=name))
                 for index, prompt in enumerate(PROMPTS)
-                for name in expected
+                for name in names
             ]
             for name, index, stream in streams:
-                ids = [chunk.token_id for chunk in stream if chunk.token_id is not None]
-                assert ids == expected[name][index], (name, index)
+                found = [chunk.logprobs for chunk in stream if chunk.logprobs is not None]
+                compared.append(agreed(found, expected[name][index]))
+    assert sum(compared) >= 0.9 * 20 * len(compared)
 
 
 def test_what_is_no_adapter_for_a_model_is_refused(files, tmp_path):

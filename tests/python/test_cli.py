@@ -47,10 +47,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_options_reach_the_engine(asked: dict[str, Any]) -> None:
     """llama-server's short forms set the engine's configuration."""
     line = "serve --port 0 -m toy -a mine -c 512 -np 3 -b 64 --prefill-chunk 16 -t 2 -ngl 1"
-    line += " --lora formal=a=b.gguf"
+    line += " --lora formal=a=b.gguf --lora mine:half=org/repo:file.gguf:0.5"
     assert main([*line.split(), "--max-queue", "7"]) == 2
     assert (asked["model"], asked["name"]) == ("toy", "mine")
-    assert asked["adapters"] == {"formal": "a=b.gguf"}
+    assert asked["adapters"] == {"formal": "a=b.gguf", "half": ("org/repo:file.gguf", 0.5)}
     config = asked["config"]
     assert (config.ctx_size, config.parallel, config.batch_size) == (512, 3, 64)
     assert (config.prefill_chunk, config.threads, config.max_queue) == (16, 2, 7)
@@ -67,6 +67,22 @@ def test_defaults_are_the_engines(asked: dict[str, Any]) -> None:
         assert getattr(asked["config"], name) == getattr(default, name)
 
 
+def test_each_model_of_several_has_its_own_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MODEL:NAME=PATH` says whose an adapter is, also where one name begins another."""
+    added: dict[str, Any] = {}
+
+    class Pool(_serve.ModelPool):
+        def add(self, model: Any, *_: Any, name: Any = None, adapters: Any = None) -> None:
+            added[name] = adapters
+            if len(added) == 2:
+                raise StoppedError("enough")
+
+    monkeypatch.setattr(_serve, "ModelPool", Pool)
+    line = "serve --port 0 -m toy -m toy -a x -a x:y --lora x:a=1 --lora x:y:a=2:-3 --lora x:b=3"
+    assert main(line.split()) == 2
+    assert added == {"x": {"a": "1", "b": "3"}, "x:y": {"a": ("2", -3.0)}}
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -76,7 +92,9 @@ def test_defaults_are_the_engines(asked: dict[str, Any]) -> None:
         ("serve --port 0 -m toy --max-body-bytes 0", ["max_body_bytes", "0", "1"]),
         ("serve --port 0 -m toy -m toy", ["'toy'", "already"]),
         ("serve --port 0 -m toy -a x -a y", ["2 --alias for 1 --model"]),
-        ("serve --port 0 -m toy -m toy -a x --lora a=b", ["--lora", "2 are given"]),
+        ("serve --port 0 -m toy -m toy -a x --lora a=b", ["'a=b'", "2 models", "x: or toy:"]),
+        ("serve --port 0 -m toy --lora a=b:101", ['"a"', "101", "-100 to 100"]),
+        ("serve --port 0 -m toy --lora a=b:nan", ['"a"', "NaN", "-100 to 100"]),
         ("serve --port 0 -m toy --memory-limit 9 --uds x", ["--uds", "one model"]),
         ("serve --port 0 -m toy --memory-limit 9", ["'toy' takes", "memory_limit"]),
         ("serve --port 0 -m toy --lora x", ["--lora", "'x'", "NAME=PATH"]),

@@ -1,8 +1,11 @@
 """Several models in one process: toys whose size is their host cache, and small GGUF files."""
 
+import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import openai
 import pytest
 
@@ -20,6 +23,7 @@ from ryot_metrics import (
 from ryot_metrics import (
     pool as pool_module,
 )
+from ryot_metrics.serve import create_app
 
 TWO = SamplingParams(max_tokens=2, temperature=0)
 ENDLESS = SamplingParams(max_tokens=3000)
@@ -99,6 +103,7 @@ def test_what_is_in_use_is_never_unloaded():
             with pytest.raises(ModelBusyError, match="the model 'a' answers requests"):
                 pool.unload("a")
             assert list(pool.loaded()) == ["a", "b"]
+        assert change.sum(LOADS, model="c") == change.sum(LOADS, model="c", result="refused") == 1
         assert next(stream).token_id is not None
         stream.cancel()
         assert len(list(stream)) < 3000
@@ -164,6 +169,81 @@ def test_many_threads_share_one_load(monkeypatch):
     assert (len(made), most) == (2, 1)
 
 
+@pytest.fixture
+def slow(monkeypatch):
+    """What lets the model `b` be loaded, which takes until then."""
+    gate = threading.Event()
+
+    def engine(*arguments, name, **options):
+        assert name != "b" or gate.wait(60)
+        return Engine(*arguments, name=name, **options)
+
+    monkeypatch.setattr(pool_module, "Engine", engine)
+    yield gate
+    gate.set()
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_a_model_holds_up_no_other(slow, monkeypatch):
+    """With more requests for one that loads than there are threads, all of another go on."""
+    arrived = asyncio.Queue()
+    lease = ModelPool.lease
+
+    def counted(pool, name):
+        arrived.put_nowait(name)
+        return lease(pool, name)
+
+    monkeypatch.setattr(ModelPool, "lease", counted)
+    with toys(2) as pool:
+        transport = httpx.ASGITransport(create_app(pool))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+            def post(model, path="/v1/completions"):
+                body = {"model": model, "prompt": "x", "input": "x", "max_tokens": 2}
+                return asyncio.create_task(client.post(path, json=body))
+
+            async def answered(tasks):
+                answers = await asyncio.wait_for(asyncio.gather(*tasks), 60)
+                return {answer.status_code for answer in answers}
+
+            paths = ["/v1/completions", "/tokenize", "/v1/embeddings"]
+            assert await answered([post("a")]) == {200}
+            waiting = [post("b", path) for path in paths for _ in range(40)]
+            for _ in range(1 + len(waiting)):
+                await asyncio.wait_for(arrived.get(), 60)
+            assert await answered([post("a", path) for path in paths]) == {200}
+            assert not any(task.done() for task in waiting)
+            slow.set()
+            assert await answered(waiting) == {200}
+
+
+@pytest.mark.asyncio
+async def test_who_hangs_up_waits_for_no_model(slow):
+    """A client that goes while its model loads is no user of it; the model is loaded for others."""
+    said = [{"type": "http.request", "body": json.dumps({"model": "b", "prompt": "x"}).encode()}]
+    statuses = []
+
+    async def receive():
+        return said.pop() if said else {"type": "http.disconnect"}
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b""}
+    with toys(2) as pool:
+        await asyncio.wait_for(create_app(pool)({**scope, "headers": headers}, receive, send), 60)
+        assert statuses[0] == 499
+        slow.set()
+        lease = pool.lease("b")
+        lease.wait()
+        with pytest.raises(ModelBusyError):
+            pool.unload("b")
+        lease.close()
+        lease.close()
+        assert pool.unload("b") is True
+
+
 def test_random_use_keeps_to_the_limit():
     """Whatever is asked for by four threads, loaded models fit the limit and all get answers."""
     with toys(6, memory_limit=400) as pool, ThreadPoolExecutor(4) as threads:
@@ -211,8 +291,11 @@ def test_the_context_counts_before_it_is_taken(tmp_path):
         pool.add(path, EngineConfig(ctx_size=1 << 20, host_cache_bytes=0), name="large")
         ask(pool, "small")
         assert pool.loaded()["small"] > path.stat().st_size
-        with pytest.raises(MemoryLimitError, match="the model 'large' takes"):
+        refused = pytest.raises(MemoryLimitError, match="the model 'large' takes")
+        with refused, changes() as change:
             ask(pool, "large")
+        assert change.sum(LOADS) == change.sum(LOADS, model="large", result="refused") == 1
+        assert change.sum("ryot_model_loading_time_seconds_count") == 0
         assert ask(pool, "small").token_count == 2
 
 

@@ -16,8 +16,10 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from page import changes
 from ryot_metrics import Engine, EngineConfig, SamplingParams
 from ryot_metrics.cli import main
 from ryot_metrics.uds import Client, Eos, Token, UdsError, serve_uds
@@ -270,6 +272,68 @@ def test_a_full_queue_says_when_to_come_back(path: Path) -> None:
             assert time.monotonic() < deadline
             ask(late, max_tokens=1)
             _, event = late.answer()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("inherited", [True, False])
+@pytest.mark.parametrize("overload", ["reject", "relegate", "accept"])
+def test_a_promise_is_judged_as_over_http(
+    overload: str, inherited: bool, stream: bool, tmp_path: Path, live: Any
+) -> None:
+    """A first token that cannot come in time ends the same by either way, whoever promised it."""
+    promise = {"ttft_ms": 0.01} if inherited else {}
+    fields = {"prompt": "hello " * 300, "max_tokens": 2, "stream": stream}
+    if not inherited:
+        fields["slo"] = {"ttft_ms": 0.01}
+
+    def over_http() -> bool:
+        answer = httpx.post(f"{url}/v1/completions", json=fields)
+        assert answer.status_code in (200, 429)
+        assert ("retry-after" in answer.headers) == (answer.status_code == 429)
+        assert ('"error"' in answer.text) == (answer.status_code == 429)
+        return answer.status_code == 429
+
+    def over_uds() -> bool:
+        ask(raw, **fields)
+        _, last = raw.answer()
+        assert last.get("code") == ("E_LIMIT_SLO" if last["event"] == "error" else None)
+        assert ("retry_after" in last) == (last["event"] == "error")
+        return last["event"] == "error"
+
+    config = EngineConfig(overload=overload, prefix_cache=False, **promise)
+    path = tmp_path / "engine.sock"
+    with Engine("toy", config) as engine, serve_uds(engine, path), closing(Raw(path)) as raw:
+        url = live(engine)
+        engine.generate(fields["prompt"], SamplingParams(max_tokens=2), ttft_ms=60_000.0)
+        for way in (over_http, over_uds, over_http, over_uds):
+            with changes() as change:
+                refused = way()
+            late = [
+                change.sum("ryot_engine_slo_violations_total", slo="ttft", **{"class": name})
+                for name in ("interactive", "background")
+            ]
+            expected = {"reject": [0, 0], "relegate": [0, 1], "accept": [1, 0]}
+            assert (refused, late) == (overload == "reject", expected[overload]), way
+
+
+def test_an_adapter_is_asked_for_by_name(tmp_path: Path) -> None:
+    """`adapter` chooses it, as in the process; an unknown one is named with those there are."""
+    path = tmp_path / "engine.sock"
+    greedy = SamplingParams(max_tokens=4, temperature=0)
+    with Engine("toy", adapters={"formal": "a", "pirate": ("b", 0.5)}) as engine:
+        expected = [engine.generate("hello", greedy, adapter="pirate").token_ids]
+        expected.append(engine.generate("hello", greedy).token_ids)
+        with serve_uds(engine, path), closing(Raw(path)) as raw:
+            found = []
+            for fields in ({"adapter": "pirate"}, {"adapter": None}):
+                ask(raw, max_tokens=4, **fields)
+                found.append([token["token_id"] for token in raw.answer()[0]])
+            assert found == expected
+            assert found[0] != found[1]
+            ask(raw, adapter="poet")
+            event = raw.next()
+    assert (event["id"], event["code"]) == ("a", "E_PROTO_BAD_REQUEST")
+    assert 'adapter is "poet"; the model has: formal, pirate' in event["message"]
 
 
 def test_who_goes_away_is_cancelled(path: Path, engine: Engine) -> None:

@@ -59,12 +59,12 @@ def adapter(seed: int) -> Tensors:
     return tensors
 
 
-def merged(model: Tensors, lora: Tensors) -> Tensors:
-    """The model with the adapter's product added to each weight that it changes."""
+def merged(model: Tensors, lora: Tensors, scale: float = 1.0) -> Tensors:
+    """The model with the adapter's product, so much of it, added to each weight that it changes."""
     changed = dict(model)
     for key in {name.rpartition(".")[0] for name in lora}:
         product = lora[f"{key}.lora_b"] @ lora[f"{key}.lora_a"]
-        changed[key] = model[key] + (ALPHA / RANK) * product
+        changed[key] = model[key] + scale * (ALPHA / RANK) * product
     return changed
 
 

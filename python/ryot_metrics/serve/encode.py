@@ -6,9 +6,11 @@ The first two have vLLM's paths, fields and answers.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 
 from ryot_metrics.serve.errors import ApiError, documented, unseen
 from ryot_metrics.serve.requests import (
@@ -26,11 +28,16 @@ from ryot_metrics.serve.responses import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     import numpy as np
 
+    from ryot_metrics import Engine
+    from ryot_metrics.serve.prompts import Prompts
     from ryot_metrics.serve.served import Served
+
+T = TypeVar("T")
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -43,30 +50,34 @@ def router(served: Served) -> APIRouter:
     """
     routes = APIRouter(responses=documented(400, 404, 413, 500, 503))
 
+    async def work(model: str, todo: Callable[[Engine, Prompts], T]) -> T:
+        """Does it on a worker thread, once the model is there."""
+        with ExitStack() as lease:
+            return await run_in_threadpool(todo, *await served.lend(model, lease))
+
     @routes.post("/tokenize")
-    def tokenize(body: TokenizeRequest | TokenizeChatRequest) -> TokenizeResponse:
-        with served.use(served.find(body.model).model) as (engine, prompts), unseen():
-            if isinstance(body, TokenizeRequest):
-                tokens = prompts.tokens(body.prompt, add_special=body.add_special_tokens)
-            else:
-                tokens = prompts.of_chat(body, add_generation_prompt=body.add_generation_prompt)
-            strings = None
-            if body.return_token_strs:
-                strings = [engine.detokenize([token]) for token in tokens]
-            return TokenizeResponse(
-                count=len(tokens),
-                max_model_len=prompts.longest,
-                tokens=tokens,
-                token_strs=strings,
-            )
+    async def tokenize(body: TokenizeRequest | TokenizeChatRequest) -> TokenizeResponse:
+        def todo(engine: Engine, prompts: Prompts) -> TokenizeResponse:
+            with unseen():
+                return _tokenized(body, engine, prompts)
+
+        return await work(served.find(body.model).model, todo)
 
     @routes.post("/detokenize")
-    def detokenize(body: DetokenizeRequest) -> DetokenizeResponse:
-        with served.use(served.find(body.model).model) as (engine, _), unseen():
-            return DetokenizeResponse(prompt=engine.detokenize(body.tokens))
+    async def detokenize(body: DetokenizeRequest) -> DetokenizeResponse:
+        def todo(engine: Engine, _: Prompts) -> DetokenizeResponse:
+            with unseen():
+                return DetokenizeResponse(prompt=engine.detokenize(body.tokens))
+
+        return await work(served.find(body.model).model, todo)
 
     @routes.post(EMBEDDINGS)
-    def embeddings(body: EmbeddingRequest, request: Request) -> EmbeddingResponse:
+    async def embeddings(body: EmbeddingRequest, request: Request) -> EmbeddingResponse:
+        def todo(engine: Engine, prompts: Prompts) -> EmbeddingResponse:
+            with unseen():
+                tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]
+            return _embedded(body, engine, tokens)
+
         model, adapter = served.find(body.model)
         request.state.model = model
         with unseen():
@@ -74,26 +85,39 @@ def router(served: Served) -> APIRouter:
                 raise ValueError(f"the adapter {adapter!r} has no embeddings; its model has")
             if not body.inputs:
                 raise ValueError("input is empty; at least 1 text is needed")
-        with served.use(model) as (engine, prompts):
-            with unseen():
-                tokens = [prompts.within_limit(prompts.tokens(text)) for text in body.inputs]
-            count = sum(map(len, tokens))
-            try:
-                vectors = engine.embed(tokens, pooling=body.pooling, endpoint=EMBEDDINGS)
-            except Exception as error:
-                raise ApiError.of(error) from error
-        in_base64 = body.encoding_format == "base64"
-        data = [
-            Embedding(
-                index=index,
-                embedding=_base64(vector) if in_base64 else vector.tolist(),
-            )
-            for index, vector in enumerate(vectors)
-        ]
-        usage = EmbeddingUsage(prompt_tokens=count, total_tokens=count)
-        return EmbeddingResponse(data=data, model=model, usage=usage)
+        return await work(model, todo)
 
     return routes
+
+
+def _tokenized(
+    body: TokenizeRequest | TokenizeChatRequest, engine: Engine, prompts: Prompts
+) -> TokenizeResponse:
+    if isinstance(body, TokenizeRequest):
+        tokens = prompts.tokens(body.prompt, add_special=body.add_special_tokens)
+    else:
+        tokens = prompts.of_chat(body, add_generation_prompt=body.add_generation_prompt)
+    strings = None
+    if body.return_token_strs:
+        strings = [engine.detokenize([token]) for token in tokens]
+    return TokenizeResponse(
+        count=len(tokens), max_model_len=prompts.longest, tokens=tokens, token_strs=strings
+    )
+
+
+def _embedded(body: EmbeddingRequest, engine: Engine, tokens: list[list[int]]) -> EmbeddingResponse:
+    try:
+        vectors = engine.embed(tokens, pooling=body.pooling, endpoint=EMBEDDINGS)
+    except Exception as error:
+        raise ApiError.of(error) from error
+    in_base64 = body.encoding_format == "base64"
+    data = [
+        Embedding(index=index, embedding=_base64(vector) if in_base64 else vector.tolist())
+        for index, vector in enumerate(vectors)
+    ]
+    count = sum(map(len, tokens))
+    usage = EmbeddingUsage(prompt_tokens=count, total_tokens=count)
+    return EmbeddingResponse(data=data, model=engine.name, usage=usage)
 
 
 def _base64(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:

@@ -1,7 +1,7 @@
 """The routes that generate text: /v1/completions and /v1/chat/completions.
 
 Accepting a request can take milliseconds (rendering, tokenizing), so it happens on a worker thread;
-waiting for tokens never holds a thread. Nothing here happens per token.
+waiting for a model or for tokens never holds one. Nothing here happens per token.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ryot_metrics import Engine
+    from ryot_metrics.serve.prompts import Prompts
     from ryot_metrics.serve.served import Served
     from ryot_metrics.serve.stats import Finished
 
@@ -50,32 +51,33 @@ def router(served: Served, on_answer: Callable[[Finished], None] | None) -> APIR
 
     @routes.post(COMPLETIONS, response_model=CompletionResponse)
     async def completions(body: CompletionRequest, request: Request) -> object:
-        def accept() -> None:
-            asked = body.prompts
-            with unseen():
-                _check_choices(len(asked), body.n)
-            engine, prompts = answer.lease.enter_context(served.use(model))
+        asked = body.prompts
+
+        def accept(engine: Engine, prompts: Prompts) -> None:
             with unseen():
                 tokens = [prompts.within_limit(prompts.tokens(prompt)) for prompt in asked]
                 echoes = [prompts.text(prompt) if body.echo else "" for prompt in asked]
             _submit(engine, answer, body, tokens, echoes)
 
         model, adapter = served.find(body.model)
+        request.state.model = model
+        with unseen():
+            _check_choices(len(asked), body.n)
         answer = Answer(COMPLETIONS, model, adapter, on_close=on_answer)
-        return await _reply(answer, accept, body, request)
+        return await _reply(answer, served, accept, body, request)
 
     @routes.post(CHAT, response_model=ChatResponse)
     async def chat_completions(body: ChatRequest, request: Request) -> object:
-        def accept() -> None:
-            engine, prompts = answer.lease.enter_context(served.use(model))
+        def accept(engine: Engine, prompts: Prompts) -> None:
             with unseen():
                 tokens = prompts.within_limit(prompts.of_chat(body))
             _submit(engine, answer, body, [tokens], [""])
 
         model, adapter = served.find(body.model)
+        request.state.model = model
         answer = Answer(CHAT, model, adapter, chat=True, on_close=on_answer)
         answer.tools = bool(body.offered)
-        return await _reply(answer, accept, body, request)
+        return await _reply(answer, served, accept, body, request)
 
     return routes
 
@@ -113,39 +115,42 @@ def _submit(
 
 async def _reply(
     answer: Answer,
-    accept: Callable[[], None],
+    served: Served,
+    accept: Callable[[Engine, Prompts], None],
     body: CompletionRequest | ChatRequest,
     request: Request,
 ) -> object:
     """The answer as the client asked for it: events at once, or the whole at the end."""
-    request.state.model = answer.base
+    gone = Response(status_code=CLIENT_CLOSED_REQUEST)
     try:
         try:
-            await run_in_threadpool(accept)
+            lent = await while_connected(request.receive, served.lend(answer.base, answer.lease))
+            if lent is None:
+                answer.close()
+                return gone
+            await run_in_threadpool(accept, *lent)
+            if body.stream:
+                if _may_be_refused(lent[0], body):
+                    await while_connected(request.receive, _begun(answer))
+                return EventStream(answer, include_usage=body.include_usage)
+            whole = await while_connected(request.receive, answer.whole())
         except BaseException:
             answer.close()
             raise
-        if body.stream:
-            if body.slo is not None and body.slo.ttft_ms is not None:
-                await _begun(answer, request)
-            return EventStream(answer, include_usage=body.include_usage)
-        try:
-            whole = await while_connected(request.receive, answer.whole())
-        finally:
-            answer.close()
+        answer.close()
     except Exception as error:
         raise ApiError.of(error) from error
-    return Response(status_code=CLIENT_CLOSED_REQUEST) if whole is None else whole
+    return gone if whole is None else whole
 
 
-async def _begun(answer: Answer, request: Request) -> None:
-    """Wait for every first token: a promise that cannot be kept is a status, not an event."""
+def _may_be_refused(engine: Engine, body: CompletionRequest | ChatRequest) -> bool:
+    """Whether the engine refuses it if its first token cannot come as promised."""
+    config = engine.config
+    inherited = config.ttft_ms is not None and body.priority != "background"
+    own = body.slo is not None and body.slo.ttft_ms is not None
+    return config.overload == "reject" and (own or inherited)
 
-    async def ready() -> None:
-        await asyncio.gather(*(part.stream.ready() for part in answer.parts))
 
-    try:
-        await while_connected(request.receive, ready())
-    except Exception:
-        answer.close()
-        raise
+async def _begun(answer: Answer) -> None:
+    """Waits for every first token: a promise that cannot be kept is a status, not an event."""
+    await asyncio.gather(*(part.stream.ready() for part in answer.parts))

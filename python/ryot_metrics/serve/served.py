@@ -5,7 +5,6 @@ Must not know the routes, or what is asked of a model.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ryot_metrics.pool import MemoryLimitError, ModelPool
@@ -13,7 +12,7 @@ from ryot_metrics.serve.errors import ApiError, model_not_found
 from ryot_metrics.serve.prompts import Prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import ExitStack
 
     from ryot_metrics import Engine
 
@@ -69,22 +68,27 @@ class Served:
             raise model_not_found(name or "", self.names)
         return found
 
-    @contextmanager
-    def use(self, model: str) -> Iterator[tuple[Engine, Prompts]]:
+    async def lend(self, model: str, lease: ExitStack) -> tuple[Engine, Prompts]:
         """Gives a model's engine and what makes its tokens; waits while it is loaded.
+
+        No thread waits: those that the service has are for requests of models that are there.
+
+        Args:
+            model: Its name.
+            lease: What is closed once the model is not needed any more.
 
         Raises:
             ApiError: If it does not fit now, or its file is not usable.
         """
-        if not isinstance(self._models, ModelPool):
-            yield self._models, Prompts(self._models, self._limit)
-            return
-        with ExitStack() as stack:
+        engine = self._models
+        if isinstance(engine, ModelPool):
             try:
-                engine = stack.enter_context(self._models.use(model))
+                lent = engine.lease(model)
+                lease.callback(lent.close)
+                engine = await lent.ready()
             except Exception as error:
                 raise _not_loaded(error) from error
-            yield engine, Prompts(engine, self._limit)
+        return engine, Prompts(engine, self._limit)
 
     def longest(self, model: str) -> int | None:
         """The most tokens of a prompt and its answer; None for a model that is not loaded."""

@@ -124,7 +124,7 @@ class Client:
             id: What the request is called; by default its number on this connection.
             **fields: Further fields of the protocol: `max_tokens`, `temperature`, `top_p`,
                 `top_k`, `min_p`, `seed`, `stop`, `stream`, `slo`, `priority`, `user`,
-                `deadline_ms`, …
+                `deadline_ms`, `adapter`, …
 
         Returns:
             The answer, whose events are to be taken before the next request.

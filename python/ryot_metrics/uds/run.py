@@ -25,6 +25,7 @@ OPTIONS: tuple[tuple[str, type, str], ...] = (
     ("--priority", str, "interactive or background"),
     ("--user", str, "on whose behalf"),
     ("--deadline-ms", float, "milliseconds after which the answer is of no use"),
+    ("--adapter", str, "the LoRA adapter that answers"),
 )
 SLO_OPTIONS = (
     ("--target-ttft-ms", "promised milliseconds to the first token"),

@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::event::{Code, Event, Fault};
 use super::request::{Ask, Id};
 use super::turnstile::Pass;
-use crate::engine::{Client, Delta, Finish, RequestHandle};
+use crate::engine::{Client, Delta, Finish, RequestHandle, Terms};
 use crate::error::Result;
 use crate::event::{Mode, Origin};
 
@@ -46,11 +46,14 @@ pub(super) struct End {
 
 impl Job {
     pub(super) fn start(ask: Ask, client: &Client, pass: Pass) -> Self {
-        let Ask { id, prompt, params, terms, stream } = ask;
+        let Ask { id, prompt, params, terms, adapter, stream } = ask;
         let mode = if stream { Mode::Streaming } else { Mode::Standard };
         let origin = Origin { endpoint: ENDPOINT.into(), mode, ..Origin::default() };
         let client = client.clone();
-        let submit = move || client.submit(prompt.as_str().into(), params, terms, origin);
+        let submit = move || {
+            let adapter = client.model().info().adapter(adapter.as_deref())?;
+            client.submit(prompt.as_str().into(), params, Terms { adapter, ..terms }, origin)
+        };
         let stage = Stage::Submitting(spawn_blocking(submit));
         Self { id, stream, held: String::new(), stage, cancelled: false, _pass: pass }
     }
@@ -97,7 +100,12 @@ impl Job {
         for delta in &deltas {
             self.piece(delta, out);
         }
-        Ok(finish.map(|finish| self.end(&finish, out)))
+        let Some(finish) = finish else { return Ok(None) };
+        let fault = finish.error.clone().map(|error| self.fault(error.into()));
+        match fault {
+            Some(refusal) if !refusal.closes() => Err(refusal), // it never ran, so nothing ends
+            fault => Ok(Some(self.end(&finish, fault.as_ref(), out))),
+        }
     }
 
     fn piece(&mut self, delta: &Delta, out: &mut BytesMut) {
@@ -112,11 +120,10 @@ impl Job {
         }
     }
 
-    fn end(&mut self, finish: &Finish, out: &mut BytesMut) -> End {
+    fn end(&mut self, finish: &Finish, fault: Option<&Fault>, out: &mut BytesMut) -> End {
         self.held.push_str(&finish.tail_text);
-        let error = finish.error.clone();
-        if let Some(error) = &error {
-            self.fault(error.clone().into()).event().frame(out);
+        if let Some(fault) = fault {
+            fault.event().frame(out);
         }
         Event::Eos {
             id: &self.id,
@@ -126,7 +133,7 @@ impl Job {
             completion_tokens: finish.completion_tokens,
         }
         .frame(out);
-        End { failed: error.is_some() }
+        End { failed: fault.is_some() }
     }
 
     fn fault(&self, fault: Fault) -> Fault {

@@ -37,6 +37,8 @@ pub(super) struct Ask {
     pub(super) prompt: String,
     pub(super) params: SamplingParams,
     pub(super) terms: Terms,
+    /// The name of what is added to the model's weights.
+    pub(super) adapter: Option<String>,
     /// Whether each token is an event.
     pub(super) stream: bool,
 }
@@ -64,6 +66,7 @@ struct Fields {
     priority: Option<String>,
     user: Option<String>,
     deadline_ms: Option<f64>,
+    adapter: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,8 +144,9 @@ impl Fields {
         }
         let terms = self.terms().map_err(|error| Fault::from(error).about(about.clone()))?;
         let params = self.params();
+        let (adapter, stream) = (self.adapter, self.stream.unwrap_or(true));
         let prompt = self.prompt.ok_or_else(|| missing("prompt", about))?;
-        Ok(Ask { id, prompt, params, terms, stream: self.stream.unwrap_or(true) })
+        Ok(Ask { id, prompt, params, terms, adapter, stream })
     }
 
     fn terms(&self) -> Result<Terms, Error> {
@@ -207,8 +211,9 @@ mod tests {
         let ask = ask(r#"{"id": 7, "prompt": "h\u00e9", "max_tokens": 5, "temperature": 0.5,
             "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": -1, "stop": "x", "stream": false,
             "slo": {"target_ttft_ms": 150, "tbt_ms": 80}, "priority": "background", "user": "bob",
-            "deadline_ms": 1000, "metadata": {"any": [1]}, "unknown": null, "ignore_eos": null}"#);
+            "deadline_ms": 1000, "adapter": "formal", "metadata": {"any": [1]}, "unknown": null, "ignore_eos": null}"#);
         assert_eq!((ask.id, &*ask.prompt, ask.stream), (Id::Number(7), "hé", false));
+        assert_eq!(ask.adapter.as_deref(), Some("formal"));
         let (ttft, tbt) = (Some(150_000_000), Some(80_000_000));
         let (class, deadline) = (Class::Background, Some(1_000_000_000));
         assert_eq!(
@@ -249,7 +254,7 @@ mod tests {
     fn what_is_wrong_has_a_code_a_sentence_and_the_request() {
         use Code::{BadRequest, InvalidJson, PromptTooLarge};
         let id = |text: &str| Some(Id::Text(text.to_owned()));
-        let list = format!("[{}]", ["null"; 20].join(","));
+        let list = format!("[{}]", ["null"; 21].join(",")); // as many as there are fields
         let long = format!(r#"{{"id": "{}", "prompt": ""}}"#, "x".repeat(257));
         for (json, code, part, about) in [
             ("", InvalidJson, "EOF", None),
