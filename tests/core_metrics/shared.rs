@@ -263,7 +263,7 @@ fn what_is_no_mapping_is_refused() {
         (&good[..1000], "was cut off: it has 1000 bytes"),
         (&vec![b'x'; 1 << 20], "it is no mapping"),
         (&[vec![0; 1 << 19], vec![1; 1 << 19]].concat(), "it is no mapping"),
-        (&other, "it is a mapping of version 7; this is version 1"),
+        (&other, "it is a mapping of version 7; this is version 2"),
         (&damaged, "it is damaged (1 cells at 13107209 are not in it)"),
     ];
     for (bytes, expected) in cases {
