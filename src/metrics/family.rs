@@ -347,7 +347,7 @@ impl Family {
             |series: &Arc<Series>| series.note_idle(now, ttl) && Arc::strong_count(series) == 1;
         match self.link.get() {
             None => map.retain(|_, series| !is_idle(series)),
-            Some(link) => self.forget_unused(link, map, is_idle),
+            Some(link) => link.forget_unused(map, is_idle),
         }
     }
 

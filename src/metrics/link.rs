@@ -146,6 +146,36 @@ impl Link {
         Ok(())
     }
 
+    /// Forgets the idle series that no process uses; this one uses them no more.
+    pub(super) fn forget_unused(
+        &self,
+        map: &mut SeriesMap,
+        is_idle: impl Fn(&Arc<Series>) -> bool,
+    ) {
+        let idle: Vec<_> = map.values().filter(|series| is_idle(series)).cloned().collect();
+        if idle.is_empty() {
+            return;
+        }
+        let mut forgotten = HashSet::new();
+        let done = self.shared.lock().and_then(|guard| {
+            for series in &idle {
+                if let Some(lease) = series.lease.get() {
+                    lease.leave();
+                    if guard.is_used(lease.child)? {
+                        continue;
+                    }
+                }
+                self.take_off(&guard, series)?;
+                forgotten.insert(Arc::as_ptr(series));
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            self.shared.report(error.to_string());
+        }
+        map.retain(|_, series| !forgotten.contains(&Arc::as_ptr(series)));
+    }
+
     /// Grows when another process' removals were seen here.
     pub(super) fn edits(&self) -> u64 {
         self.edits.load(Ordering::Relaxed)
@@ -265,37 +295,6 @@ impl Family {
         if let Err(error) = link.shared.lock().and_then(remove) {
             link.shared.report(error.to_string());
         }
-    }
-
-    /// Forgets the idle series that no process uses; this one uses them no more.
-    pub(super) fn forget_unused(
-        &self,
-        link: &Link,
-        map: &mut SeriesMap,
-        is_idle: impl Fn(&Arc<Series>) -> bool,
-    ) {
-        let idle: Vec<_> = map.values().filter(|series| is_idle(series)).cloned().collect();
-        if idle.is_empty() {
-            return;
-        }
-        let mut forgotten = HashSet::new();
-        let done = link.shared.lock().and_then(|guard| {
-            for series in &idle {
-                if let Some(lease) = series.lease.get() {
-                    lease.leave();
-                    if guard.is_used(lease.child)? {
-                        continue;
-                    }
-                }
-                link.take_off(&guard, series)?;
-                forgotten.insert(Arc::as_ptr(series));
-            }
-            Ok(())
-        });
-        if let Err(error) = done {
-            link.shared.report(error.to_string());
-        }
-        map.retain(|_, series| !forgotten.contains(&Arc::as_ptr(series)));
     }
 
     /// In a forked child, every series is this process' too.
