@@ -62,6 +62,7 @@ _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "gpu": (_is_bool, "True or False"),
     "gpu_interval": (_is_number, "a number of seconds"),
     "shared": (_is_text, "a name or a path"),
+    "shared_wait": (_is_number, "a number of seconds"),
 }
 
 

@@ -445,6 +445,7 @@ def apply_settings(
     gpu: bool,
     gpu_interval: float,
     shared: str,
+    shared_wait: float,
 ) -> None: ...
 
 # --- requests

@@ -64,6 +64,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "gpu": _bool,
     "gpu_interval": float,
     "shared": str,
+    "shared_wait": float,
 }
 """Each setting, in the order in which they are shown, by what reads its variable."""
 

@@ -52,6 +52,9 @@ class Settings:
         shared: What the worker processes of a service share, so that the page of each is the page
             of all: a name, for a file in `/dev/shm`, or a path. Before the first write; it cannot
             change after that. Default empty: nothing is shared.
+        shared_wait: Seconds that a new series waits, at most, while another process changes what is
+            shared, above 0 and 60 at most: after that, whoever changes it was stopped, and the
+            series counts in its own process until it can be shared.
         sources: Where each setting came from: `default`, `environment` or `configure`.
     """
 
@@ -67,6 +70,7 @@ class Settings:
     gpu: bool = True
     gpu_interval: float = 5.0
     shared: str = ""
+    shared_wait: float = 1.0
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def table(self) -> list[tuple[str, str, str, str, str]]:
@@ -92,6 +96,7 @@ class Settings:
             self.gpu,
             self.gpu_interval,
             self.shared,
+            self.shared_wait,
         )
 
 
@@ -133,6 +138,7 @@ def configure(
     gpu: bool | _Kept | None = _KEPT,
     gpu_interval: float | _Kept | None = _KEPT,
     shared: str | _Kept | None = _KEPT,
+    shared_wait: float | _Kept | None = _KEPT,
 ) -> Settings:
     """Changes settings, at any time; those not named stay, and None brings a default back.
 

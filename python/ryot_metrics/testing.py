@@ -42,7 +42,11 @@ _NANOSECONDS = {"seconds": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _SUFFIXES = ("_total", "_bucket", "_count", "_sum")
 # They change by themselves.
 _AMBIENT = ("process_", "python_")
-_OF_PAGES = ("ryot_metrics_scrape_seconds", "ryot_metrics_series")
+_OF_PAGES = (
+    "ryot_metrics_scrape_seconds",
+    "ryot_metrics_series",
+    "ryot_metrics_unshared_series",
+)
 _ROLLING = (
     "ryot_tokens_per_second",
     "ryot_average_tokens_per_minute",

@@ -385,6 +385,8 @@ catalogue! {
         "Time that the last page took to write.";
     SeriesCount: "ryot_metrics_series", Shape::Computed, [],
         "Series of the catalogue's stored families.";
+    UnsharedCount: "ryot_metrics_unshared_series", Shape::Computed, [],
+        "Series that worker processes count alone, because what they share has no room for them.";
 }
 
 catalogue! {

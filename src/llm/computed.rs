@@ -52,6 +52,7 @@ impl Computed {
             Name::EngineIdleRatio => self.idle_ratios(),
             Name::ScrapeSeconds => self.scrape_seconds(),
             Name::SeriesCount => self.series_count(),
+            Name::UnsharedCount => self.unshared_count(),
             _ => Vec::new(),
         }
     }
@@ -198,6 +199,11 @@ impl Computed {
             0 => Vec::new(),
             nanos => vec![(Vec::new(), nanos as f64 / 1e9)],
         }
+    }
+
+    /// Absent where nothing is shared.
+    fn unshared_count(&self) -> Samples {
+        self.families.alone().map(|series| (Vec::new(), series as f64)).into_iter().collect()
     }
 
     fn series_count(&self) -> Samples {

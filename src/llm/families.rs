@@ -235,6 +235,11 @@ impl Families {
         &self.slots[name as usize]
     }
 
+    /// Series that worker processes count alone; None where they share nothing.
+    pub(super) fn alone(&self) -> Option<u64> {
+        self.shared.get().map(|shared| shared.alone())
+    }
+
     /// How often each family was full, of those that were.
     pub(super) fn overflowed(&self) -> impl Iterator<Item = (Name, u64)> {
         let made = self.slots.iter().filter_map(|slot| Some((slot.name, slot.family.get()?)));

@@ -6,7 +6,7 @@
 //! made. Time is an argument. Worker processes that share a mapping have their slots there. Must not
 //! know: names of families, series.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
@@ -18,6 +18,7 @@ use super::shared_rates::SharedRates;
 use super::windows::Window;
 use crate::clock::{Nanos, seconds_between};
 use crate::error::{Error, Result};
+use crate::metrics::sync::{AtomicU64, Ordering};
 use crate::metrics::{SERIES_LIMIT, Shared};
 
 pub(super) const SLOT_SECONDS: u64 = 5;

@@ -3,10 +3,10 @@
 //! Their clocks have one zero: when the first of them began, by the wall clock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Nanos, unix_seconds};
 use crate::error::Result;
+use crate::metrics::sync::{AtomicU64, Ordering};
 use crate::metrics::{Runs, Shared};
 
 const NAME: &str = "ryot:tokens";

@@ -1,9 +1,8 @@
 //! Whether a series is still written. Writers leave a mark, scrapes read the clock: the hot path
 //! pays one store, and nothing where nobody asked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::arena;
+use super::sync::{AtomicU64, Ordering};
 
 /// Cells that it needs.
 pub(super) const CELLS: usize = 3;
@@ -44,7 +43,7 @@ mod tests {
 
     #[test]
     fn time_runs_from_the_scrape_that_noticed_the_last_write() {
-        let cells = [const { AtomicU64::new(0) }; CELLS];
+        let cells = [(); CELLS].map(|()| AtomicU64::new(0));
         let activity = Activity(&cells);
         activity.note_write();
         assert_eq!([activity.look(5.0, 10.0), activity.look(14.0, 10.0)], [false, false]);

@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::mapping::Place;
+use super::sync::{AtomicU64, Ordering};
 
 /// Cells in one segment: 64 KiB.
 const SEGMENT_CELLS: usize = 8192;
@@ -32,13 +32,23 @@ impl Arena {
             return run;
         }
         if self.rest.len() < len {
-            let cells = (0..len.max(SEGMENT_CELLS)).map(|_| AtomicU64::new(0));
-            self.rest = Box::leak(cells.collect::<Box<[_]>>());
+            self.rest = fresh(len.max(SEGMENT_CELLS));
         }
         let (run, rest) = self.rest.split_at(len);
         self.rest = rest;
         run
     }
+}
+
+fn fresh(len: usize) -> &'static [AtomicU64] {
+    Box::leak((0..len).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>())
+}
+
+fn take(len: usize) -> &'static [AtomicU64] {
+    if cfg!(feature = "loom") {
+        return fresh(len); // its atomics are of one run of a model
+    }
+    ARENA.lock().get_or_insert_default().take(len)
 }
 
 /// An owned run of cells, all zero at first.
@@ -50,7 +60,7 @@ pub(super) struct Cells {
 
 impl Cells {
     pub(super) fn new(len: usize) -> Self {
-        let owned = ARENA.lock().get_or_insert_default().take(len);
+        let owned = take(len);
         Self { place: Place::new(owned), owned }
     }
 
@@ -76,6 +86,9 @@ impl Deref for Cells {
 
 impl Drop for Cells {
     fn drop(&mut self) {
+        if cfg!(feature = "loom") {
+            return;
+        }
         for cell in self.owned {
             cell.store(0, Ordering::Relaxed);
         }

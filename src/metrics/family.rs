@@ -1,6 +1,6 @@
 //! A family: a description and its series by label values.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
@@ -8,13 +8,13 @@ use parking_lot::RwLock;
 
 use super::desc::{Desc, Kind, Merge};
 use super::labels::{Key, LabelSet, OwnedKey};
-use super::lease::Lease;
 use super::link::Link;
 use super::registry::Registry;
 use super::sampling::Sampling;
 use super::series::Series;
-use super::shared::Shared;
+use super::shared::{Guard, Shared};
 use super::sink::{Sink, Source, Value};
+use super::sync::{AtomicU64, Ordering};
 use crate::clock::{WallClock, unix_seconds};
 use crate::error::{Error, Result};
 
@@ -68,6 +68,8 @@ pub struct Family {
     /// [`Options::series_limit`], as it is now.
     series_limit: AtomicUsize,
     overflowed: AtomicU64,
+    /// When idle series were last looked for: the bits of the time.
+    swept: AtomicU64,
     /// Where worker processes share it.
     link: OnceLock<Link>,
 }
@@ -81,6 +83,7 @@ impl Family {
             options,
             series: RwLock::default(),
             overflowed: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
             link: OnceLock::new(),
         };
         if family.desc.label_names.is_empty() && !family.options.absent_if_empty {
@@ -116,31 +119,38 @@ impl Family {
             self.catch_up();
         }
         let known = self.series.read().get(&Key(values)).cloned();
-        let series = known.unwrap_or_else(|| self.find_or_make(values));
-        if let Some(link) = link
-            && let Err(error) = series.take_own()
-        {
-            link.shared.report(error.to_string());
+        match (known, link) {
+            (Some(series), None) => return series,
+            (Some(series), Some(link)) => match series.take_up() {
+                Ok(true) => return series,
+                Ok(false) => {} // it was removed meanwhile
+                Err(error) => {
+                    link.shared.report(error.to_string());
+                    return series;
+                }
+            },
+            (None, _) => {}
         }
-        series
+        self.find_or_make(values)
     }
 
     fn find_or_make<V: AsRef<str>>(&self, values: &[V]) -> Arc<Series> {
         let mut map = self.series.write();
-        if let Some(link) = self.link.get() {
-            self.sync(link, &mut map);
+        let link = self.link.get();
+        if link.is_some() {
+            self.forget_sometimes(&mut map);
         }
-        if map.len() >= self.series_limit.load(Ordering::Relaxed) {
-            if let Some(series) = map.get(&Key(values)) {
-                return series.clone(); // made by another thread meanwhile
-            }
+        // One holder of the lock looks what there is and makes what there is not.
+        let guard = link.and_then(|link| self.sync(link, &mut map));
+        let is_full = map.len() >= self.series_limit.load(Ordering::Relaxed);
+        if is_full && !map.contains_key(&Key(values)) {
             self.overflow().fetch_add(1, Ordering::Relaxed);
             let overflow: Vec<&str> = (0..values.len())
                 .map(|index| if index == 0 { "__overflow__" } else { "other" })
                 .collect();
-            return self.insert(&mut map, &overflow);
+            return self.insert(&mut map, &overflow, guard);
         }
-        self.insert(&mut map, values)
+        self.insert(&mut map, values, guard)
     }
 
     /// The series with these label values, if there is one.
@@ -149,14 +159,20 @@ impl Family {
         self.series.read().get(&Key(values)).cloned()
     }
 
-    fn insert<V: AsRef<str>>(&self, map: &mut SeriesMap, values: &[V]) -> Arc<Series> {
-        if let Some(series) = map.get(&Key(values)) {
-            return series.clone();
+    fn insert<V: AsRef<str>>(
+        &self,
+        map: &mut SeriesMap,
+        values: &[V],
+        guard: Option<Guard<'_>>,
+    ) -> Arc<Series> {
+        if let Some(series) = map.get(&Key(values)).cloned() {
+            self.take_up(&series, guard); // it may be one that another process has made
+            return series;
         }
         let series = self.make(values);
         map.insert(OwnedKey::new(values), series.clone());
         if let Some(link) = self.link.get() {
-            self.publish(link, &series);
+            self.publish(link, map, &series, guard);
         }
         series
     }
@@ -307,22 +323,32 @@ impl Source for Family {
 }
 
 impl Family {
-    fn forget_idle(&self) {
+    pub(super) fn forget_idle(&self) {
+        if let Some(ttl) = self.options.idle_ttl {
+            self.forget(ttl, &mut self.series.write());
+        }
+    }
+
+    /// The same for a worker that serves no page: four times in the time after which a series is
+    /// idle.
+    fn forget_sometimes(&self, map: &mut SeriesMap) {
         let Some(ttl) = self.options.idle_ttl else { return };
+        let swept = f64::from_bits(self.swept.load(Ordering::Relaxed));
+        if ((self.options.now)() - swept).abs() >= ttl / 4.0 {
+            self.forget(ttl, map);
+        }
+    }
+
+    fn forget(&self, ttl: f64, map: &mut SeriesMap) {
         let now = (self.options.now)();
-        let elsewhere = |series: &Series| series.lease.get().is_some_and(Lease::is_held_elsewhere);
+        self.swept.store(now.to_bits(), Ordering::Relaxed);
         // Nobody can take a new hold of a series while the map is locked.
-        let mut gone = Vec::new();
-        let mut map = self.series.write();
-        map.retain(|_, series| {
-            let stays =
-                !series.note_idle(now, ttl) || Arc::strong_count(series) > 1 || elsewhere(series);
-            if !stays && self.link.get().is_some() {
-                gone.push(series.clone());
-            }
-            stays
-        });
-        self.withdraw(&gone);
+        let is_idle =
+            |series: &Arc<Series>| series.note_idle(now, ttl) && Arc::strong_count(series) == 1;
+        match self.link.get() {
+            None => map.retain(|_, series| !is_idle(series)),
+            Some(link) => link.forget_unused(map, is_idle),
+        }
     }
 
     /// Whether each process stands for itself on the page.
@@ -339,10 +365,10 @@ impl Family {
         sink.family(&desc);
         for series in all.filter(|series| !series.is_idle()) {
             let Some(lease) = series.lease.get() else { continue };
-            lease.each_process(|pid, value| {
+            for (pid, value) in lease.by_process() {
                 let labels = series.labels().extended(&desc, [&*pid.to_string()].into_iter());
                 sink.sample(&desc, &labels, &Value::Gauge(value).into());
-            });
+            }
         }
     }
 
@@ -364,6 +390,8 @@ impl Family {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::metrics::{Format, Kind, encode};
 

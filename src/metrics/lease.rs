@@ -4,7 +4,7 @@
 //! written seldom are copies here, which are read again when their version has changed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::arena;
 use super::desc::{Desc, GaugeMode, Kind, Merge};
@@ -14,6 +14,7 @@ use super::native_options::NativeOptions;
 use super::sample::{Exemplar, Pairs, Timestamp};
 use super::series::{Series, TAIL, values_len};
 use super::shared::{Child, FamilyPlace, Guard, Shared};
+use super::sync::{AtomicU64, Ordering};
 use super::window::{Quantiles, shared_quantiles, window_len};
 use crate::clock::unix_seconds;
 use crate::error::Result;
@@ -30,8 +31,10 @@ pub(super) struct Lease {
     is_gauge: bool,
     /// This process has a part of its own.
     owns: AtomicBool,
+    /// Somebody in this process may write it, and the mapping knows.
+    used: AtomicBool,
     /// The version of the texts that were read last.
-    seen: AtomicU64,
+    seen: std::sync::atomic::AtomicU64,
 }
 
 impl Drop for Lease {
@@ -84,7 +87,8 @@ impl Lease {
             child,
             is_gauge: family.is_gauge(),
             owns: AtomicBool::new(false),
-            seen: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+            seen: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -106,6 +110,10 @@ impl Lease {
         if !self.is_gauge || mode.merge == Merge::All {
             return None;
         }
+        self.shared.whole(|| self.merge(mode))
+    }
+
+    fn merge(&self, mode: GaugeMode) -> Option<f64> {
         if mode.merge == Merge::MostRecent {
             return latest(self.parts());
         }
@@ -137,18 +145,19 @@ impl Lease {
         shared_quantiles(options, nodes.map(|node| node.data), now)
     }
 
-    /// Whether another process holds it too.
-    pub(super) fn is_held_elsewhere(&self) -> bool {
-        self.shared.is_held_elsewhere(self.child)
+    /// Nobody in this process writes it any more.
+    pub(super) fn leave(&self) {
+        self.used.store(false, Ordering::Relaxed);
+        self.shared.leave(self.child.at);
     }
 
-    /// Calls with the number and the value of each process.
-    pub(super) fn each_process(&self, mut call: impl FnMut(u64, f64)) {
-        for node in self.shared.nodes(self.family, self.child) {
-            if node.is_owned {
-                call(node.pid, arena::get(&node.data[0]));
-            }
-        }
+    /// The number and the value of each process.
+    pub(super) fn by_process(&self) -> Vec<(u64, f64)> {
+        self.shared.whole(|| {
+            let nodes = self.shared.nodes(self.family, self.child).into_iter();
+            let owned = nodes.filter(|node| node.is_owned);
+            owned.map(|node| (node.pid, arena::get(&node.data[0]))).collect()
+        })
     }
 
     /// Replaces an exemplar.
@@ -177,47 +186,70 @@ impl Series {
     pub(super) fn attach(&self, lease: Lease) {
         let Ok(()) = self.lease.set(lease) else { return };
         let Some(lease) = self.lease.get() else { return };
+        if self.is_alone.swap(false, Ordering::Relaxed) {
+            lease.shared.note_alone(false);
+        }
         if !is_own(&self.desc) {
             self.cells.move_to(lease.run);
-            self.carry(lease.run);
         }
+        self.settle();
         self.begin();
     }
 
-    /// Counts that were made before the cells moved.
-    fn carry(&self, run: &[AtomicU64]) {
+    /// Counts that were made where the cells were before go to where they are.
+    pub(super) fn settle(&self) {
+        let Some(lease) = self.lease.get() else { return };
         let counted = match self.desc.kind {
             Kind::Counter => 0,
+            Kind::Gauge if lease.owns.load(Ordering::Acquire) => 0,
             Kind::Histogram | Kind::Summary => self.desc.bounds.len() + 1,
             _ => return,
         };
-        let own = &self.cells.own()[..=counted];
-        for (cell, own) in run.iter().zip(&own[..counted]) {
-            cell.fetch_add(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        let (now, own) = (&*self.cells, &self.cells.own()[..=counted]);
+        if std::ptr::eq(now.as_ptr(), own.as_ptr()) {
+            return; // it is no more in the mapping
         }
-        arena::add(&run[counted], f64::from_bits(own[counted].swap(0, Ordering::Relaxed)));
+        let taken = |cell: &AtomicU64| match cell.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => cell.swap(0, Ordering::Relaxed),
+        };
+        for (cell, own) in now.iter().zip(&own[..counted]) {
+            match taken(own) {
+                0 => {}
+                count => drop(cell.fetch_add(count, Ordering::Relaxed)),
+            }
+        }
+        match taken(&own[counted]) {
+            0 => {}
+            sum => arena::add(&now[counted], f64::from_bits(sum)),
+        }
     }
 
-    /// Has a part of its own for this process, where each has one.
+    /// Has what a process needs that writes it: a part of its own where each has one, and, where
+    /// idle series are forgotten, the mark that it is used. False if it is there no more.
     ///
     /// # Errors
     /// If the mapping is full or damaged; then it counts here, unseen by others.
-    pub(super) fn take_own(&self) -> Result<()> {
-        let Some(lease) = self.lease.get().filter(|_| is_per_process(&self.desc)) else {
-            return Ok(());
-        };
-        if lease.owns.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.take_part(lease, &lease.shared.lock()?)
+    pub(super) fn take_up(&self) -> Result<bool> {
+        let Some(lease) = self.lease.get() else { return Ok(true) };
+        let is_used = !self.forgets || lease.used.load(Ordering::Acquire);
+        let has_part = !is_per_process(&self.desc) || lease.owns.load(Ordering::Acquire);
+        if is_used && has_part { Ok(true) } else { self.take_up_under(&lease.shared.lock()?) }
     }
 
     /// The same for who has the lock.
-    pub(super) fn take_part_under(&self, guard: &Guard<'_>) -> Result<()> {
-        match self.lease.get().filter(|_| is_per_process(&self.desc)) {
-            Some(lease) => self.take_part(lease, guard),
-            None => Ok(()),
+    pub(super) fn take_up_under(&self, guard: &Guard<'_>) -> Result<bool> {
+        let Some(lease) = self.lease.get() else { return Ok(true) };
+        if self.forgets {
+            if !guard.use_child(lease.child)? {
+                return Ok(false);
+            }
+            lease.used.store(true, Ordering::Release);
         }
+        if is_per_process(&self.desc) && !lease.owns.load(Ordering::Acquire) {
+            self.take_part(lease, guard)?;
+        }
+        Ok(true)
     }
 
     fn take_part(&self, lease: &Lease, guard: &Guard<'_>) -> Result<()> {
@@ -235,6 +267,7 @@ impl Series {
             self.cells.move_to(node);
         }
         lease.owns.store(true, Ordering::Release);
+        self.settle();
         Ok(())
     }
 
@@ -246,6 +279,9 @@ impl Series {
             return Ok(());
         }
         lease.shared.hold(lease.child.at)?;
+        if lease.used.load(Ordering::Acquire) {
+            guard.use_child(lease.child)?;
+        }
         if lease.owns.load(Ordering::Acquire) { self.take_part(lease, guard) } else { Ok(()) }
     }
 

@@ -15,8 +15,9 @@ use super::labels::{Key, OwnedKey};
 use super::lease::{Lease, lengths};
 use super::series::Series;
 use super::shared::{FamilyPlace, Guard, Shared, Written};
+use super::sync;
 use crate::clock::unix_seconds;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where a family is, and what was seen of it.
 #[derive(Debug)]
@@ -88,26 +89,91 @@ impl Link {
     }
 
     /// How often the family was full, in all processes.
-    pub(super) fn overflowed(&self) -> Option<&'static AtomicU64> {
+    pub(super) fn overflowed(&self) -> Option<&'static sync::AtomicU64> {
         self.shared.overflowed(self.place)
+    }
+
+    /// Does what edits the family here, of which nothing is to be learned later.
+    fn editing<T>(&self, edit: impl FnOnce() -> Result<T>) -> Result<T> {
+        let is_current = !self.is_stale();
+        let done = edit();
+        if is_current {
+            self.edits.store(self.shared.edits(self.place), Ordering::Relaxed);
+        }
+        done
     }
 
     /// Puts a series into the mapping.
     fn send(&self, guard: &Guard<'_>, series: &Series) -> Result<()> {
         let mut known = self.known.lock();
-        let child = guard.new_child(self.place, series.labels().values(), &mut known.gone)?;
+        let values = series.labels().values();
+        let child = self.editing(|| guard.new_child(self.place, values, &mut known.gone))?;
         known.serials.insert(child.at, child.serial);
         drop(known);
         series.attach(Lease::new(&self.shared, self.place, child)?);
-        series.take_part_under(guard)
+        series.take_up_under(guard).map(drop)
     }
 
     /// Puts those series into the mapping that are not there.
     fn send_all(&self, guard: &Guard<'_>, map: &SeriesMap) -> Result<()> {
         let mut alone = map.values().filter(|series| series.lease.get().is_none());
-        alone.try_for_each(|series| self.send(guard, series))?;
+        alone.try_for_each(|series| {
+            self.send(guard, series).inspect_err(|_| self.is_behind(series))
+        })?;
         self.behind.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes note that a series could not go there.
+    fn is_behind(&self, series: &Series) {
+        self.behind.store(true, Ordering::Relaxed);
+        if series.lease.get().is_none() && !series.is_alone.swap(true, Ordering::Relaxed) {
+            self.shared.note_alone(true);
+        }
+    }
+
+    /// Takes a series off the pages of all.
+    fn take_off(&self, guard: &Guard<'_>, series: &Series) -> Result<()> {
+        let Some(lease) = series.lease.get() else {
+            if series.is_alone.swap(false, Ordering::Relaxed) {
+                self.shared.note_alone(false);
+            }
+            return Ok(());
+        };
+        if self.editing(|| guard.remove(self.place, lease.child))? {
+            self.known.lock().forget(lease.child.at);
+        }
+        Ok(())
+    }
+
+    /// Forgets the idle series that no process uses; this one uses them no more.
+    pub(super) fn forget_unused(
+        &self,
+        map: &mut SeriesMap,
+        is_idle: impl Fn(&Arc<Series>) -> bool,
+    ) {
+        let idle: Vec<_> = map.values().filter(|series| is_idle(series)).cloned().collect();
+        if idle.is_empty() {
+            return;
+        }
+        let mut forgotten = HashSet::new();
+        let done = self.shared.lock().and_then(|guard| {
+            for series in &idle {
+                if let Some(lease) = series.lease.get() {
+                    lease.leave();
+                    if guard.is_used(lease.child)? {
+                        continue;
+                    }
+                }
+                self.take_off(&guard, series)?;
+                forgotten.insert(Arc::as_ptr(series));
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            self.shared.report(error.to_string());
+        }
+        map.retain(|_, series| !forgotten.contains(&Arc::as_ptr(series)));
     }
 
     /// Grows when another process' removals were seen here.
@@ -122,20 +188,35 @@ impl Family {
         let Some(link) = self.link() else { return };
         let seen = link.changes.load(Ordering::Relaxed);
         if seen != link.shared.changes() || link.behind.load(Ordering::Relaxed) {
-            self.sync(link, &mut self.map().write());
+            let mut map = self.map().write();
+            let Some(guard) = self.sync(link, &mut map) else { return };
+            if link.behind.load(Ordering::Relaxed)
+                && let Err(error) = link.send_all(&guard, &map)
+            {
+                link.shared.report(error.to_string());
+            }
         }
     }
 
-    /// The same for who holds the map.
-    pub(super) fn sync(&self, link: &Link, map: &mut SeriesMap) {
+    /// The same for who holds the map; the lock of the mapping, if it could be had.
+    pub(super) fn sync<'a>(&self, link: &'a Link, map: &mut SeriesMap) -> Option<Guard<'a>> {
         let changes = link.shared.changes();
-        let done = link.shared.lock().and_then(|guard| {
-            self.take_changes(link, &guard, map)?;
-            if link.behind.load(Ordering::Relaxed) { link.send_all(&guard, map) } else { Ok(()) }
-        });
-        match done {
+        let report = |error: Error| link.shared.report(error.to_string());
+        let guard = link.shared.lock().map_err(report).ok()?;
+        let taken = self.take_changes(link, &guard, map);
+        match taken {
             Ok(()) => link.changes.store(changes, Ordering::Relaxed),
-            Err(error) => link.shared.report(error.to_string()),
+            Err(error) => report(error),
+        }
+        Some(guard)
+    }
+
+    /// Has what this process needs that writes a series.
+    pub(super) fn take_up(&self, series: &Series, guard: Option<Guard<'_>>) {
+        if let (Some(link), Some(guard)) = (self.link(), guard)
+            && let Err(error) = series.take_up_under(&guard)
+        {
+            link.shared.report(error.to_string());
         }
     }
 
@@ -144,6 +225,9 @@ impl Family {
         let edits = link.shared.edits(link.place);
         let edited = edits != link.edits.load(Ordering::Relaxed);
         let last = if edited { 0 } else { known.last };
+        if edited {
+            known.gone.clear(); // they are all met again
+        }
         let (mut gone, mut new) = (HashSet::new(), Vec::new());
         for listed in guard.children_after(link.place, last)? {
             let child = listed.child;
@@ -180,10 +264,19 @@ impl Family {
     }
 
     /// A new series of the map is in the mapping too, or counts here until it can be.
-    pub(super) fn publish(&self, link: &Link, series: &Series) {
-        let sent = link.shared.lock().and_then(|guard| link.send(&guard, series));
+    pub(super) fn publish(
+        &self,
+        link: &Link,
+        map: &SeriesMap,
+        series: &Series,
+        guard: Option<Guard<'_>>,
+    ) {
+        let Some(guard) = guard else { return link.is_behind(series) };
+        let was_behind = link.behind.load(Ordering::Relaxed);
+        let sent = link.send(&guard, series);
+        let sent = sent.and_then(|()| if was_behind { link.send_all(&guard, map) } else { Ok(()) });
         if let Err(error) = sent {
-            link.behind.store(true, Ordering::Relaxed);
+            link.is_behind(series);
             let name = &self.desc().name;
             link.shared.report(format!("{name} counts in this process alone for now: {error}"));
         }
@@ -193,13 +286,9 @@ impl Family {
     pub(super) fn withdraw(&self, removed: &[Arc<Series>]) {
         let Some(link) = self.link() else { return };
         let remove = |guard: Guard<'_>| {
-            let mut known = link.known.lock();
             for series in removed {
-                let Some(lease) = series.lease.get() else { continue };
-                if guard.remove(link.place, lease.child)? {
-                    known.forget(lease.child.at);
-                }
-                known.keep_held(series);
+                link.take_off(&guard, series)?;
+                link.known.lock().keep_held(series);
             }
             Ok(())
         };
@@ -214,6 +303,8 @@ impl Family {
         let map = self.map().write();
         let held = |guard: Guard<'_>| {
             let removed: Vec<_> = link.known.lock().held.iter().filter_map(Weak::upgrade).collect();
+            let alone = map.values().filter(|series| series.is_alone.load(Ordering::Relaxed));
+            alone.for_each(|_| link.shared.note_alone(true));
             map.values().chain(&removed).try_for_each(|series| series.after_fork(&guard))
         };
         if let Err(error) = link.shared.lock().and_then(held) {

@@ -7,13 +7,14 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
+use super::sync::{AtomicPtr, AtomicU64, Ordering};
+
 /// Cells of one segment of a file: a megabyte.
-pub(super) const SEGMENT_CELLS: u64 = 131_072;
+pub(super) const SEGMENT_CELLS: u64 = if cfg!(feature = "loom") { 1024 } else { 131_072 };
 /// Its bytes.
 pub(super) const SEGMENT_BYTES: u64 = SEGMENT_CELLS * 8;
 
@@ -28,23 +29,34 @@ impl Segments {
         self.0.read().get(index).copied()
     }
 
-    /// Maps the file's segments up to this one, all of which must have been allocated.
+    /// Has the segments up to this one, those that are new by `map`.
     ///
     /// # Errors
-    /// The system's.
-    pub(super) fn map_to(&self, file: &File, index: usize) -> std::io::Result<()> {
+    /// Those of `map`.
+    pub(super) fn map_to(
+        &self,
+        index: usize,
+        map: impl Fn(usize) -> std::io::Result<&'static [AtomicU64]>,
+    ) -> std::io::Result<()> {
         let mut mapped = self.0.write();
         while mapped.len() <= index {
-            let segment = map(file, mapped.len() as u64 * SEGMENT_BYTES)?;
+            let segment = map(mapped.len())?;
             mapped.push(segment);
         }
         Ok(())
     }
 }
 
-fn map(file: &File, offset: u64) -> std::io::Result<&'static [AtomicU64]> {
+/// Maps a segment of a file, which must have been allocated.
+///
+/// # Errors
+/// The system's.
+pub(super) fn map_file(file: &File, segment: usize) -> std::io::Result<&'static [AtomicU64]> {
+    if cfg!(feature = "loom") {
+        return Err(std::io::ErrorKind::Unsupported.into()); // its atomics are more than memory
+    }
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-    let bytes = SEGMENT_BYTES as usize;
+    let (bytes, offset) = (SEGMENT_BYTES as usize, segment as u64 * SEGMENT_BYTES);
     // SAFETY: the kernel chooses fresh addresses, so no memory of this process changes.
     let start = unsafe { mmap(ptr::null_mut(), bytes, protection, flags, file.as_fd(), offset) }?;
     // SAFETY: the mapping has this length, begins at a page and is never unmapped; every pattern
@@ -86,8 +98,10 @@ mod tests {
 
     #[test]
     fn a_place_moves_and_keeps_what_was_written() {
-        let run =
-            || Box::leak(Box::new([const { AtomicU64::new(0) }; 3])) as &'static [AtomicU64];
+        let run = || {
+            Box::leak((0..3).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>())
+                as &'static [AtomicU64]
+        };
         let (first, second) = (run(), run());
         let place = Place::new(first);
         place.get()[2].store(5, Ordering::Relaxed);
@@ -106,7 +120,7 @@ mod tests {
         open().unwrap().set_len(2 * SEGMENT_BYTES).unwrap();
         let [a, b] = [(); 2].map(|()| {
             let segments = Segments::default();
-            segments.map_to(&open().unwrap(), 1).unwrap();
+            segments.map_to(1, |index| map_file(&open().unwrap(), index)).unwrap();
             segments.get(1).unwrap()
         });
         std::fs::remove_file(&path).unwrap();

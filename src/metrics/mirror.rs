@@ -4,10 +4,9 @@
 //! become others, the whole is written beside what is there, and one store makes it the copy; so
 //! it is whole at whatever instant its writer dies, and a reader that was overtaken reads again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::native::{Native, Touched};
 use super::native_options::NativeOptions;
+use super::sync::{AtomicU64, Ordering};
 
 /// Buckets that there is room for, where the histogram has no limit of its own.
 const UNLIMITED: usize = 1024;
@@ -99,17 +98,19 @@ impl<'a> Mirror<'a> {
                 return None;
             }
             let half = self.half(n, &options);
-            let values: Vec<u64> = half.iter().map(|cell| cell.load(Ordering::Acquire)).collect();
+            let value = |cell: usize| half[cell].load(Ordering::Acquire);
+            let head: [u64; HEAD] = std::array::from_fn(value);
+            let most = room(&options);
+            let positive = most.min(head[POSITIVE] as usize);
+            let negative = (most - positive).min(head[NEGATIVE] as usize);
+            let bucket =
+                |place: usize| (value(HEAD + 2 * place) as i64 as i32, value(HEAD + 2 * place + 1));
+            let mut buckets: Vec<_> = (0..positive + negative).map(bucket).collect();
             if self.0[0].load(Ordering::Acquire) == n {
-                let [positive, negative] =
-                    [values[POSITIVE], values[NEGATIVE]].map(|it| it as usize);
-                let pairs = values[HEAD..].chunks_exact(2);
-                let mut buckets = pairs.map(|pair| (pair[0] as i64 as i32, pair[1]));
-                let positive = buckets.by_ref().take(positive).collect();
-                let negative = buckets.take(negative).collect();
-                let mut native = Native::new(options, f64::from_bits(values[STARTED]));
-                let zero = (f64::from_bits(values[THRESHOLD]), values[ZERO]);
-                native.restore(values[SCHEMA] as i8, zero, values[NAN], positive, negative);
+                let negative = buckets.split_off(positive);
+                let mut native = Native::new(options, f64::from_bits(head[STARTED]));
+                let zero = (f64::from_bits(head[THRESHOLD]), head[ZERO]);
+                native.restore(head[SCHEMA] as i8, zero, head[NAN], buckets, negative);
                 return Some(native);
             }
         }

@@ -2,7 +2,6 @@
 //! They are never removed.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -13,6 +12,7 @@ use super::labels::{Key, OwnedKey};
 use super::link::written;
 use super::series::TAIL;
 use super::shared::{FamilyPlace, Guard, Shared};
+use super::sync::AtomicU64;
 use crate::error::Result;
 
 /// Label values, and their run.

@@ -14,7 +14,7 @@
 //!
 //! Where worker processes share a mapping, the cells are there, and `lease` says where.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +34,7 @@ use super::sample::Exemplar;
 use super::sampling::Sampling;
 use super::shared::NOTES;
 use super::sink::{Reading, Value};
+use super::sync::{AtomicU64, Ordering};
 use super::window::Window;
 use crate::clock::WallClock;
 
@@ -59,12 +60,14 @@ pub struct Series {
     pub(super) cells: Cells,
     /// None where no other process can see it.
     pub(super) lease: OnceLock<Lease>,
+    /// The mapping could not take it.
+    pub(super) is_alone: AtomicBool,
     /// Whether it tells when it was created: the bits of the seconds since 1970.
     dated: bool,
     /// Whether the time counts at which a gauge is set.
     timed: bool,
     /// Whether it leaves the page when it is idle.
-    forgets: bool,
+    pub(super) forgets: bool,
     /// None in a family that is absent until it is set.
     pub(super) info: RwLock<Option<Facts>>,
     /// Empty until there is one; then one place for each that there can be.
@@ -97,6 +100,7 @@ impl Series {
             labels,
             cells: Cells::new(values_len(&desc) + TAIL),
             lease: OnceLock::new(),
+            is_alone: AtomicBool::new(false),
             dated: options.created && dated,
             timed: desc.mode.is_live && desc.mode.merge == Merge::MostRecent,
             forgets: options.idle_ttl.is_some() && !desc.label_names.is_empty(),
@@ -335,6 +339,7 @@ impl Series {
     /// Reads the series and hands it over; an info of an absent family has nothing to say
     /// until it is set. `counts` is scratch memory.
     pub(super) fn read(&self, counts: &mut Vec<u64>, take: &mut dyn FnMut(&Reading<'_>)) {
+        self.settle();
         let bare = |value: Value<'_>, take: &mut dyn FnMut(&Reading<'_>)| take(&value.into());
         match self.desc.kind {
             Kind::Counter => self.give(Value::Counter(self.get()), None, take),

@@ -7,11 +7,11 @@
 //! each has its ring in cells there, with a quarter of the buckets.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mirror::{Mirror, mirror_len};
 use super::native::Native;
 use super::native_options::NativeOptions;
+use super::sync::{AtomicU64, Ordering};
 use crate::error::{Error, Result};
 
 const RESOLUTION: NativeOptions = NativeOptions {

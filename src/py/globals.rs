@@ -82,10 +82,10 @@ pub(super) fn configure(settings: &Settings) -> Result<()> {
 }
 
 /// Shares the default registry with other processes: its families are in this file from now on.
-/// An empty name is that of who shares nothing.
-pub(super) fn share(name: &str) -> Result<()> {
+/// An empty name is that of who shares nothing. Who finds it locked waits for so many seconds.
+pub(super) fn share(name: &str, wait: f64) -> Result<()> {
     let registry = registry();
-    match (name.is_empty(), registry.shared()) {
+    let shared = match (name.is_empty(), registry.shared()) {
         (true, None) => Ok(()),
         (true, Some(shared)) => {
             let path = shared.path().display();
@@ -93,7 +93,11 @@ pub(super) fn share(name: &str) -> Result<()> {
             Err(Error::InvalidArgument(text))
         }
         (false, _) => registry.share(&shared_path(name)),
+    };
+    if let Some(shared) = registry.shared() {
+        shared.set_lock_wait(wait);
     }
+    shared
 }
 
 /// In a forked child.

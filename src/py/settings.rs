@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use super::{globals, gpu};
 use crate::error::{Error, Result};
 use crate::llm::{Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
-use crate::metrics::Pairs;
+use crate::metrics::{LOCK_WAIT_MAX_SECONDS, Pairs};
 
 /// Bounds, or the growth factor of a native histogram.
 #[derive(FromPyObject)]
@@ -42,8 +42,15 @@ pub(super) fn apply_settings(
     gpu: bool,
     gpu_interval: f64,
     shared: &str,
+    shared_wait: f64,
 ) -> PyResult<()> {
     let gpu_interval = gpu::checked_interval(gpu_interval)?;
+    if !(shared_wait > 0.0 && shared_wait <= LOCK_WAIT_MAX_SECONDS) {
+        return Err(Error::InvalidArgument(format!(
+            "shared_wait is {shared_wait}; it must be above 0 and {LOCK_WAIT_MAX_SECONDS} at most"
+        ))
+        .into());
+    }
     let buckets = buckets.into_iter().map(|(name, buckets)| (name, buckets.into())).collect();
     let sampling = sampling.into_iter().map(|(name, every)| {
         let setting = format!("sampling of {name}");
@@ -63,7 +70,7 @@ pub(super) fn apply_settings(
         labels,
         series_limit,
     })?;
-    if let Err(error) = globals::share(shared) {
+    if let Err(error) = globals::share(shared, shared_wait) {
         globals::configure(&before)?;
         return Err(error.into());
     }

@@ -263,7 +263,7 @@ fn what_is_no_mapping_is_refused() {
         (&good[..1000], "was cut off: it has 1000 bytes"),
         (&vec![b'x'; 1 << 20], "it is no mapping"),
         (&[vec![0; 1 << 19], vec![1; 1 << 19]].concat(), "it is no mapping"),
-        (&other, "it is a mapping of version 7; this is version 1"),
+        (&other, "it is a mapping of version 7; this is version 2"),
         (&damaged, "it is damaged (1 cells at 13107209 are not in it)"),
     ];
     for (bytes, expected) in cases {
@@ -317,6 +317,35 @@ fn an_idle_series_leaves_all_pages() {
     assert_eq!([lines(&second, 1), lines(&second, 12)], [1, 0]);
     held.add(1.0);
     assert_eq!(lines(&second, 13), 1);
+}
+
+/// Idle series leave their memory to new ones, although another process has met them all; one that
+/// somebody holds stays and comes back.
+#[test]
+fn memory_of_idle_series_is_used_again() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let place = Place::new();
+    let [first, second] = [place.join(), place.join()];
+    let [a, _b] = [&first, &second].map(|registry| {
+        let now = || NOW.load(Ordering::Relaxed) as f64 / 100.0;
+        let options = Options { idle_ttl: Some(10.0), now, ..Options::default() };
+        let family = Family::new(Desc::new(Kind::Counter, "a", "", &["x"]).unwrap(), options);
+        registry.register(family.clone()).unwrap();
+        family
+    });
+    let held = a.series(&["held"]);
+    held.add(1.0);
+    for turn in 0..15_000 {
+        NOW.fetch_add(1, Ordering::Relaxed);
+        a.series(&[turn.to_string()]).add(1.0);
+        if turn % 500 == 0 {
+            samples(&second);
+        }
+    }
+    assert_eq!(fs::metadata(&place.0).unwrap().len(), 1 << 20);
+    assert!(samples(&second).len() < 1_600);
+    held.add(1.0);
+    assert!(samples(&second).contains(&r#"a_total{x="held"} 2.0"#.to_owned()));
 }
 
 /// A family's limit is of the series of all processes, and what overflows is counted by all.

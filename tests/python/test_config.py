@@ -395,7 +395,7 @@ def test_the_command_prints_the_settings(capsys):
     assert cli.main(["config"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["setting", "value", "default", "variable", "from"]
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert rows[8].split() == [
         *("series_limit", "7", "10000", "RYOT_METRICS_SERIES_LIMIT", "configure")
     ]

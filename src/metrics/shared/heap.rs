@@ -6,14 +6,16 @@
 //! written under the lock through a [`Change`] is whole, at whatever instant its writer dies.
 //! New memory is filled before the change that makes it reachable.
 
-use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use rustix::fs::{FlockOperation, flock};
 
 use super::super::mapping::SEGMENT_CELLS;
+use super::super::sync::{AtomicU64, Ordering, fence, yield_now};
+use super::backing::Backing;
+use super::table::{LOOK, PROCESSES_LIMIT, entry};
 use super::{Home, Shared, corrupt};
+use crate::clock::{Clock, MonotonicClock};
 use crate::error::{Error, Result};
 
 /// Where things are in the header, in cells.
@@ -35,22 +37,27 @@ pub(super) mod header {
     pub(in super::super) const NAMESPACE: u64 = 9;
     /// Heads of the lists of free pieces, by the logarithm of their length.
     pub(in super::super) const FREE: u64 = 10;
+    /// Changes after which a value is in other cells than before: those that were begun, and those
+    /// that are done.
+    pub(in super::super) const MOVES_BEGUN: u64 = 28;
+    pub(in super::super) const MOVES_ENDED: u64 = 29;
     pub(in super::super) const LOG_LEN: u64 = 31;
     pub(in super::super) const LOG: u64 = 32;
     pub(in super::super) const PROCESSES: u64 = 256;
     /// What is handed out begins here.
-    pub(in super::super) const END: u64 = 1024;
+    pub(in super::super) const END: u64 =
+        PROCESSES + super::entry::LEN * super::PROCESSES_LIMIT as u64;
 }
 
 /// Writes a cell under the lock.
 pub(super) fn put(cell: &AtomicU64, value: u64) {
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     crash::step();
     cell.store(value, Ordering::Release);
 }
 
 /// Lets a test's thread die at any of its writes.
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 pub(super) mod crash {
     use std::cell::Cell;
 
@@ -78,23 +85,49 @@ pub(in super::super) struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        let _ = flock(&self.home.file, FlockOperation::Unlock);
+        self.home.backing.unlock();
     }
 }
 
+/// Times that who waits for the lock gives others the processor, before it sleeps between.
+const YIELDS: u32 = 100;
+const NAP: Duration = Duration::from_micros(200);
+
 impl<'a> Guard<'a> {
-    /// Waits for the lock, and carries out what its last holder could not.
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// [`Error::Io`] after the longest wait, and at once in the second after such a wait: whoever
+    /// has it was stopped, and nobody else is to stand still for that.
     pub(super) fn new(shared: &'a Shared, home: MutexGuard<'a, Home>) -> Result<Self> {
-        while let Err(error) = flock(&home.file, FlockOperation::LockExclusive) {
-            if error != rustix::io::Errno::INTR {
-                return Err(Error::io(format!("lock {}", shared.path.display()))(error.into()));
+        let action = || format!("lock {}", shared.path.display());
+        let mut begun = None;
+        let mut turns = 0;
+        while !home.backing.try_lock().map_err(Error::io(action()))? {
+            let now = MonotonicClock.now();
+            let begun = *begun.get_or_insert(now);
+            let wait = shared.wait.load(Ordering::Relaxed);
+            let late = now.saturating_sub(begun) >= wait;
+            if !cfg!(feature = "loom") && (late || now < shared.stalled.load(Ordering::Relaxed)) {
+                if late {
+                    shared.stalled.store(now + LOOK, Ordering::Relaxed);
+                }
+                let why = format!("another process has kept it for {} s", wait as f64 / 1e9);
+                let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
+                return Err(Error::io(action())(error));
+            }
+            turns += 1;
+            if turns < YIELDS || cfg!(feature = "loom") {
+                yield_now();
+            } else {
+                std::thread::sleep(NAP);
             }
         }
         Ok(Self { shared, home })
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.home.file
+    pub(super) fn backing(&self) -> &Backing {
+        &self.home.backing
     }
 
     pub(super) fn get(&self, at: u64) -> Result<u64> {
@@ -129,9 +162,9 @@ impl<'a> Guard<'a> {
 
     fn grow(&self) -> Result<()> {
         let size = self.get(header::SIZE)?;
-        self.shared.allocate(&self.home.file, size + SEGMENT_CELLS)?;
+        self.shared.allocate(&self.home.backing, size + SEGMENT_CELLS)?;
         self.shared.cells(header::SIZE, 1)?[0].store(size + SEGMENT_CELLS, Ordering::Release);
-        self.shared.map(&self.home.file)
+        self.shared.map(&self.home.backing)
     }
 }
 
@@ -221,6 +254,16 @@ impl Change<'_> {
     /// Gives back the memory of so many bytes.
     pub(super) fn give_back_bytes(&mut self, at: u64, len: u64) -> Result<()> {
         self.give_back(at, len.div_ceil(8).max(1))
+    }
+
+    /// The same where a value is in other cells afterwards, for [`Shared::whole`].
+    pub(super) fn commit_move(mut self) -> Result<()> {
+        let moves = self.get(header::MOVES_BEGUN)?.wrapping_add(1);
+        self.writes.insert(0, (header::MOVES_BEGUN, moves));
+        self.writes.push((header::MOVES_ENDED, moves));
+        self.commit()?;
+        fence(Ordering::Release); // what its owner writes next comes after
+        Ok(())
     }
 
     /// Writes all, or nothing if this process dies.

@@ -3,10 +3,10 @@
 //! A node belongs to its series for ever and to one process at a time. Its memory is read without
 //! the lock, so it is never used for anything else.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::super::desc::{Desc, GaugeMode, Kind, Merge};
-use super::directory::{Child, Place, child};
+use super::super::sync::{AtomicU64, Ordering};
+use super::children::{Child, child};
+use super::families::Place;
 use super::heap::{Guard, put};
 use super::{Shared, corrupt};
 use crate::error::Result;
@@ -97,7 +97,7 @@ impl Guard<'_> {
         };
         change.set(at + PID, pid);
         change.set(at + OWNER, own);
-        change.commit()?;
+        change.commit_move()?;
         self.shared.cells(at + DATA, of.node)
     }
 
@@ -148,6 +148,6 @@ impl Guard<'_> {
         }
         change.set(node + OWNER, NOBODY);
         change.set(node + DATA, 0);
-        change.commit()
+        change.commit_move()
     }
 }

@@ -3,10 +3,10 @@
 //! A table of them is made with the first. Each is replaced as a whole under the lock; a version
 //! beside the table tells readers when to look again.
 
-use std::sync::atomic::Ordering;
-
+use super::super::sync::Ordering;
 use super::Shared;
-use super::directory::{Child, Place, child};
+use super::children::{Child, child};
+use super::families::Place;
 use super::heap::{Guard, put};
 use crate::error::Result;
 
