@@ -20,8 +20,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 fn sum_up(shared: &Shared) {
-    for id in shared.board.sweep() {
-        shared.journal.info(format!("worker-{id:?} has gone"));
+    for name in shared.board.sweep() {
+        shared.journal.info(format!("{name} has gone"));
     }
     let live = shared.board.live();
     if !live.endpoints.is_empty() {

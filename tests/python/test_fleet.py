@@ -227,7 +227,7 @@ def test_the_server_may_go_and_come_back(caplog):
                 until(lambda: figures(fleet, "llm_load_avg") == {None: 3.0})
             until(lambda: "llm_" not in fleet.page())
         assert f"Lost the connection to {url}" in lines()
-        assert "worker-1 has gone" in lines()
+        until(lambda: "worker-1 has gone" in lines())
 
 
 def test_a_worker_that_stalls_costs_only_its_own_freshness(server):
