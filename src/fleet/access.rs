@@ -126,10 +126,6 @@ impl fmt::Debug for NatsServer {
 mod tests {
     use super::*;
 
-    fn some(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn secrets_are_in_no_text() {
         let table = [
@@ -139,7 +135,7 @@ mod tests {
             ("a:1", "a:1"),
         ];
         for (url, shown) in table {
-            let (password, token) = (some("hunter2"), some("hunter2"));
+            let [password, token] = ["hunter2"; 2].map(|it| Some(it.to_owned()));
             let server = NatsServer { password, token, ..NatsServer::at(url) };
             assert_eq!(server.shown(), shown);
             let text = format!("{server:?}{}", server.open().map(|it| it.0).unwrap_err());
@@ -152,9 +148,9 @@ mod tests {
         let at = NatsServer::at;
         let table = [
             (at("ftp://a"), "it must be a URL such as nats://127.0.0.1:4222"),
-            (NatsServer { user: some("u"), ..at("a") }, "a user has a password"),
-            (NatsServer { password: some("p"), ..at("a") }, "a user has a password"),
-            (NatsServer { token: some("t"), ..at("u:p@a") }, "are one too many"),
+            (NatsServer { user: Some("u".into()), ..at("a") }, "a user has a password"),
+            (NatsServer { password: Some("p".into()), ..at("a") }, "a user has a password"),
+            (NatsServer { token: Some("t".into()), ..at("u:p@a") }, "are one too many"),
             (NatsServer { key: Some("Cargo.toml".into()), ..at("a") }, "a certificate has a key"),
             (NatsServer { ca: Some("/no/file".into()), ..at("a") }, "/no/file"),
             (NatsServer { credentials: Some("/no/creds".into()), ..at("a") }, "/no/creds"),

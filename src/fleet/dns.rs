@@ -11,7 +11,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
-use hickory_resolver::{Resolver, TokioResolver};
+use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -100,7 +100,7 @@ async fn service(server: Option<SocketAddr>, name: &str) -> Result<Vec<String>, 
 fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, String> {
     let text = |error: NetError| error.to_string();
     let Some(server) = server else {
-        return Resolver::builder_tokio().and_then(|builder| builder.build()).map_err(text);
+        return Resolver::builder_tokio().and_then(ResolverBuilder::build).map_err(text);
     };
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut it| {
         it.port = server.port();

@@ -148,10 +148,10 @@ fn a_figure_that_is_not_known_has_no_series() {
     let line = "llm_requests_active_slots{component=\"backend\",endpoint=\"generate\",\
                 worker_id=\"a:1\"} 2.0";
     assert_eq!(samples(&registry), [line]);
-    let live = board.live();
+    let told = board.live();
     assert_eq!(
-        format!("{:?}", live.endpoints[0].data),
+        format!("{:?}", told.endpoints[0].data),
         "ForwardPassMetrics { request_active_slots: 2 }"
     );
-    assert!(live.load_avg.is_nan());
+    assert!(told.load_avg.is_nan());
 }
