@@ -94,7 +94,7 @@ impl PyFleet {
         file_sd: Vec<PathBuf>,
         http_sd: Vec<String>,
         dns: Vec<String>,
-        dns_server: Option<String>,
+        dns_server: Option<&str>,
         refresh_interval: Option<f64>,
         timeout: Option<f64>,
         max_page_bytes: Option<usize>,
@@ -105,7 +105,7 @@ impl PyFleet {
         let default = FleetConfig::of(Component { namespace, component, endpoint });
         let poll_interval = seconds("poll_interval", poll_interval, default.poll_interval)?;
         let stale = default.stale_after.max(3 * poll_interval);
-        let dns_server = dns_server.as_deref().map(dns_server_of).transpose()?;
+        let dns_server = dns_server.map(dns_server_of).transpose()?;
         let output = match (push, host) {
             (Some(url), _) => {
                 let interval = seconds("push_interval", Some(push_interval), Duration::ZERO)?;
