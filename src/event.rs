@@ -190,6 +190,8 @@ pub enum Event {
     Ready {
         /// Seconds that it took to make its decoder.
         seconds: f64,
+        /// Requests that it can run at once.
+        slots: usize,
         /// Tokens of context that all sequences share.
         context: usize,
         /// Bytes of the KV cache that one token takes, if all take the same.

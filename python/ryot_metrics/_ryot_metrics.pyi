@@ -12,6 +12,7 @@ from typing_extensions import Self, disjoint_base
 
 from ryot_metrics.client.families import Metric
 from ryot_metrics.client.timing import ExceptionCounter, InprogressTracker, Timer
+from ryot_metrics.fleet.server import NatsServer
 from ryot_metrics.tracking import Current
 
 __all__ = [
@@ -364,7 +365,7 @@ class NativeFleet:
         endpoint: str,
         *,
         service: str | None = None,
-        nats: str | None = None,
+        nats: NatsServer | None = None,
         host: str | None = None,
         port: int = 0,
         serve_sd: bool = False,
@@ -379,6 +380,7 @@ class NativeFleet:
         file_sd: Sequence[str | os.PathLike[str]] = ...,
         http_sd: Sequence[str] = ...,
         dns: Sequence[str] = ...,
+        dns_server: str | None = None,
         refresh_interval: float | None = None,
         timeout: float | None = None,
         max_page_bytes: int | None = None,
@@ -391,7 +393,11 @@ class NativeFleet:
     def page(self) -> str: ...
     def workers(
         self,
-    ) -> tuple[list[tuple[str, str, int, int, int, int]], float, float]: ...
+    ) -> tuple[
+        list[tuple[str, str, int | None, int | None, int | None, int | None]],
+        float | None,
+        float | None,
+    ]: ...
     def notices(self, patience: float) -> tuple[list[tuple[float, str, str]], bool]: ...
     def shutdown(self) -> None: ...
 
@@ -400,7 +406,7 @@ class NativeWorker:
     @staticmethod
     def of(
         source: NativeEngine | Callable[[], tuple[int, ...]],
-        nats: str,
+        nats: NatsServer,
         namespace: str,
         component: str,
         endpoint: str,
@@ -413,7 +419,7 @@ class NativeWorker:
     def mock(
         count: int,
         seed: int | None,
-        nats: str,
+        nats: NatsServer,
         namespace: str,
         component: str,
         endpoint: str,
@@ -442,6 +448,9 @@ def apply_settings(
     operation_name: str,
     labels: Sequence[tuple[str, str]],
     series_limit: int,
+    pipeline_recent: int,
+    pipeline_max_open: int,
+    pipeline_max_buffered: int,
     gpu: bool,
     gpu_interval: float,
     shared: str,
@@ -593,9 +602,9 @@ class PipelineCalls:
         stages: list[str] | None = None,
         *,
         model: str = ...,
-        recent: int = 256,
-        max_open: int = 10_000,
-        max_buffered: int = ...,
+        recent: int | None = None,
+        max_open: int | None = None,
+        max_buffered: int | None = None,
         record: bool = True,
     ) -> Self: ...
     @property

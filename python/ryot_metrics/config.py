@@ -47,6 +47,11 @@ class Settings:
         labels: Labels of every sample of the default registry.
         series_limit: The most series of one family; past it, new label sets are counted under
             `model="__overflow__"`.
+        pipeline_recent: The requests that completed last and have tables in a `PipelineStats`
+            that is made from now on, 1 to 100,000.
+        pipeline_max_open: The most open requests of one, 1 to 1,000,000.
+        pipeline_max_buffered: The most events that wait in a `PipelineEvents` that is made from
+            now on, 1 to 10,000,000.
         gpu: Whether GPUs are read, by a native thread that starts with the first page.
         gpu_interval: Seconds between two readings of GPUs, above 0 and 3600 at most.
         shared: What the worker processes of a service share, so that the page of each is the page
@@ -67,6 +72,9 @@ class Settings:
     operation_name: str = "inference"
     labels: Mapping[str, str] = field(default_factory=dict)
     series_limit: int = 10_000
+    pipeline_recent: int = 256
+    pipeline_max_open: int = 10_000
+    pipeline_max_buffered: int = 100_000
     gpu: bool = True
     gpu_interval: float = 5.0
     shared: str = ""
@@ -93,6 +101,9 @@ class Settings:
             self.operation_name,
             [(str(name), str(value)) for name, value in self.labels.items()],
             self.series_limit,
+            self.pipeline_recent,
+            self.pipeline_max_open,
+            self.pipeline_max_buffered,
             self.gpu,
             self.gpu_interval,
             self.shared,
@@ -135,6 +146,9 @@ def configure(
     operation_name: str | _Kept | None = _KEPT,
     labels: Mapping[str, str] | _Kept | None = _KEPT,
     series_limit: int | _Kept | None = _KEPT,
+    pipeline_recent: int | _Kept | None = _KEPT,
+    pipeline_max_open: int | _Kept | None = _KEPT,
+    pipeline_max_buffered: int | _Kept | None = _KEPT,
     gpu: bool | _Kept | None = _KEPT,
     gpu_interval: float | _Kept | None = _KEPT,
     shared: str | _Kept | None = _KEPT,

@@ -247,8 +247,10 @@ class PipelineStats(_Blocks):
         stages: The names of the stages, the one that requests enter first; 1 to 64. Events may
             name others, which stand behind these.
         model: The label `model`.
-        recent: The requests that completed last and have tables of their own, 1 to 100,000.
-        max_open: The most open requests, 1 to 1,000,000; the oldest is dropped for one more.
+        recent: The requests that completed last and have tables of their own, 1 to 100,000; by
+            default the setting `pipeline_recent`, 256.
+        max_open: The most open requests, 1 to 1,000,000; the oldest is dropped for one more. By
+            default the setting `pipeline_max_open`, 10,000.
         record: Whether the families are written.
 
     Raises:
@@ -265,8 +267,8 @@ class PipelineStats(_Blocks):
         stages: Sequence[str],
         *,
         model: str = "default",
-        recent: int = 256,
-        max_open: int = 10_000,
+        recent: int | None = None,
+        max_open: int | None = None,
         record: bool = True,
     ) -> PipelineStats:
         """Makes it as the class says."""
@@ -304,7 +306,7 @@ class PipelineEvents(_Blocks):
 
     Args:
         max_buffered: The most events that wait, 1 to 10,000,000; the oldest is dropped for one
-            more.
+            more. By default the setting `pipeline_max_buffered`, 100,000.
 
     Raises:
         ValueError: With the value and its limit.
@@ -318,7 +320,7 @@ class PipelineEvents(_Blocks):
         ''
     """
 
-    def __new__(cls, *, max_buffered: int = 100_000) -> PipelineEvents:
+    def __new__(cls, *, max_buffered: int | None = None) -> PipelineEvents:
         """Makes it as the class says."""
         return super().__new__(cls, None, max_buffered=max_buffered)
 

@@ -101,7 +101,9 @@ impl Core {
         let seconds = seconds_between(since, self.clock.now());
         let info = self.model.info();
         let (bytes_per_token, weight_bytes) = (info.kv_bytes_per_token, info.size_bytes);
-        self.observer.observe(&Event::Ready { seconds, context, bytes_per_token, weight_bytes });
+        let slots = self.scheduler.slots();
+        let ready = Event::Ready { seconds, slots, context, bytes_per_token, weight_bytes };
+        self.observer.observe(&ready);
     }
 
     /// Takes note of what callers want, computes one step, and hands out its tokens.

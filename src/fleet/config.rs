@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::access::NatsServer;
 use super::board::BoardLimits;
 use super::discover::Discovery;
 use super::push::Push;
@@ -42,8 +43,8 @@ pub struct FleetConfig {
     pub component: Component,
     /// The name of their service on NATS. Default: made of namespace and component.
     pub service: Option<String>,
-    /// The NATS server, as a URL; None for none, which is the default.
-    pub nats: Option<String>,
+    /// The NATS server; None for none, which is the default.
+    pub nats: Option<NatsServer>,
     /// The workers whose pages are read over HTTP. Default: none.
     pub discovery: Discovery,
     /// The time between two looks at where they are named. Default 5 s, at least 100 ms.
@@ -100,6 +101,7 @@ impl FleetConfig {
     /// [`Error::InvalidArgument`], with name, value and range.
     pub fn validate(&self) -> Result<()> {
         self.component.check()?;
+        self.nats.as_ref().map_or(Ok(()), |nats| nats.open().map(|_| ()))?;
         self.service.as_deref().map_or(Ok(()), |service| check_token("service", service))?;
         check_time("poll_interval", self.poll_interval, LEAST_INTERVAL)?;
         check_time("stale_after", self.stale_after, self.poll_interval)?;

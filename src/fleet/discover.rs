@@ -2,13 +2,15 @@
 //!
 //! A list that cannot be read now stays as it was.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use hyper::Uri;
-use tokio::net::lookup_host;
 
+use super::dns::Question;
 use super::http::Http;
-use super::targets::{Target, parse_list};
+use super::rules::fits;
+use super::targets::{Target, parse_list, parse_yaml};
 use crate::error::{Error, Result};
 
 /// Where workers are named.
@@ -16,12 +18,16 @@ use crate::error::{Error, Result};
 pub struct Discovery {
     /// `HOST:PORT`, or URLs.
     pub targets: Vec<String>,
-    /// Files in the form of Prometheus' `file_sd`, as JSON.
+    /// Files in the form of Prometheus' `file_sd`: YAML where the name ends in `.yml` or `.yaml`,
+    /// JSON elsewhere; `*` in a file's name is any text.
     pub file_sd: Vec<PathBuf>,
     /// URLs that answer in the form of Prometheus' `http_sd`.
     pub http_sd: Vec<String>,
-    /// `NAME:PORT`; every address of the name is a worker.
+    /// `NAME:PORT`, of which every address is a worker; or `NAME`, whose SRV records tell hosts
+    /// and ports.
     pub dns: Vec<String>,
+    /// The server that is asked for names. Default: those of the system.
+    pub dns_server: Option<SocketAddr>,
 }
 
 /// One place where workers are named.
@@ -30,7 +36,7 @@ enum Place {
     Fixed(Target),
     File(PathBuf),
     Http(Uri),
-    Dns(String),
+    Dns(Question, Option<SocketAddr>),
 }
 
 /// All places, and what each said last.
@@ -40,7 +46,8 @@ pub(super) struct Places(Vec<(Place, Vec<Target>)>);
 impl Discovery {
     /// Whether no worker can be found so.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self { targets, file_sd, http_sd, dns, dns_server: _ } = self;
+        targets.is_empty() && file_sd.is_empty() && http_sd.is_empty() && dns.is_empty()
     }
 
     /// # Errors
@@ -56,10 +63,13 @@ impl Discovery {
             places.push(Place::Http(uri.ok_or_else(bad)?));
         }
         for name in &self.dns {
-            let port = name.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            let bad = || Error::InvalidArgument(format!("dns is {name:?}; it must be NAME:PORT"));
-            port.ok_or_else(bad)?;
-            places.push(Place::Dns(name.clone()));
+            let bad = || {
+                let text =
+                    format!("dns is {name:?}; it must be NAME:PORT, or NAME for its SRV records");
+                Error::InvalidArgument(text)
+            };
+            let question = Question::parse(name).ok_or_else(bad)?;
+            places.push(Place::Dns(question, self.dns_server));
         }
         places.extend(self.file_sd.iter().cloned().map(Place::File));
         Ok(Places(places.into_iter().map(|place| (place, Vec::new())).collect()))
@@ -88,21 +98,17 @@ impl Place {
         match self {
             Self::Fixed(target) => Ok(vec![target.clone()]),
             Self::File(path) => {
-                let at =
-                    |error: String| format!("Cannot read the list {}: {error}", path.display());
-                let json = std::fs::read(path).map_err(|error| at(error.to_string()))?;
-                parse_list(&json).map_err(at)
+                let lists = files(path)?.into_iter().map(|path| read_list(&path));
+                Ok(lists.collect::<std::result::Result<Vec<_>, _>>()?.concat())
             }
             Self::Http(uri) => {
                 let at = |error: String| format!("Cannot read the list {uri}: {error}");
                 let page = http.get(uri, "application/json").await.map_err(|it| at(it.text))?;
                 parse_list(&page.body).map_err(at)
             }
-            Self::Dns(name) => {
-                let at = |error: std::io::Error| format!("Cannot look {name} up: {error}");
-                let found = tokio::time::timeout(LOOK_UP_LIMIT, lookup_host(name)).await;
-                let found = found.map_err(|_| format!("Cannot look {name} up: no answer"))?;
-                Ok(found.map_err(at)?.map(Target::of_address).collect())
+            Self::Dns(question, server) => {
+                let answers = question.answers(*server).await?;
+                Ok(answers.iter().filter_map(|it| Target::of_address(it)).collect())
             }
         }
     }
@@ -113,5 +119,27 @@ pub(super) fn is_http(uri: &Uri) -> bool {
     ["http", "https"].contains(&uri.scheme_str().unwrap_or_default())
 }
 
-/// How long a look-up of a name may take.
-const LOOK_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+fn unreadable(path: &Path, error: impl std::fmt::Display) -> String {
+    format!("Cannot read the list {}: {error}", path.display())
+}
+
+/// The files that a path names: itself, or all that fit the pattern in its last part.
+fn files(path: &Path) -> std::result::Result<Vec<PathBuf>, String> {
+    let pattern = path.file_name().unwrap_or_default().to_string_lossy();
+    if !pattern.contains('*') {
+        return Ok(vec![path.to_owned()]);
+    }
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).map_err(|error| unreadable(path, error))?;
+    let named = entries.flatten().filter(|it| fits(&pattern, &it.file_name().to_string_lossy()));
+    let mut found: Vec<PathBuf> = named.map(|it| it.path()).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn read_list(path: &Path) -> std::result::Result<Vec<Target>, String> {
+    let text = std::fs::read(path).map_err(|error| unreadable(path, error))?;
+    let yaml = path.extension().is_some_and(|it| it == "yml" || it == "yaml");
+    let list = if yaml { parse_yaml(&text) } else { parse_list(&text) };
+    list.map_err(|error| unreadable(path, error))
+}

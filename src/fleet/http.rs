@@ -1,10 +1,12 @@
 //! The client of workers' pages, of lists of workers, and of a Pushgateway.
 
+use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use hyper::{Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -61,6 +63,7 @@ impl Http {
 
     pub(super) async fn get(&self, uri: &Uri, accept: &str) -> std::result::Result<Page, Failure> {
         let request = Request::get(uri.clone()).header(ACCEPT, accept);
+        let request = request.header(ACCEPT_ENCODING, "gzip");
         self.send(request.body(Full::default()).expect("a URL and a word are a request")).await
     }
 
@@ -90,23 +93,39 @@ impl Http {
         };
         let answer = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let status = answer.status();
-        let content_type = answer.headers().get(CONTENT_TYPE);
-        let content_type =
-            content_type.and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
+        let header = |name: HeaderName| {
+            let value = answer.headers().get(name);
+            value.and_then(|it| it.to_str().ok()).unwrap_or_default().to_ascii_lowercase()
+        };
+        let (content_type, coding) = (header(CONTENT_TYPE), header(CONTENT_ENCODING));
         if !status.is_success() {
             return Err(Failure { reason: "status", text: format!("it answers with {status}") });
         }
         let body = Limited::new(answer.into_body(), self.max_bytes).collect().await;
         let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let limit = self.max_bytes;
-                return Failure::nonsense(format!(
-                    "it has more than {limit} bytes (max_page_bytes)"
-                ));
-            }
-            unreachable(&*error)
+            if error.is::<LengthLimitError>() { self.too_long() } else { unreachable(&*error) }
         });
-        Ok(Page { content_type, body: body?.to_bytes() })
+        let body = body?.to_bytes();
+        let body = match &*coding {
+            "" | "identity" => body,
+            "gzip" | "x-gzip" => self.unpacked(&body)?,
+            other => return Err(Failure::nonsense(format!("it is encoded as {other:?}"))),
+        };
+        Ok(Page { content_type, body })
+    }
+
+    /// The limit holds for what a page unpacks to.
+    fn unpacked(&self, packed: &[u8]) -> std::result::Result<Bytes, Failure> {
+        let mut body = Vec::new();
+        let mut reader = MultiGzDecoder::new(packed).take(self.max_bytes as u64 + 1);
+        let done = reader.read_to_end(&mut body);
+        done.map_err(|error| Failure::nonsense(format!("it is no gzip: {error}")))?;
+        if body.len() > self.max_bytes { Err(self.too_long()) } else { Ok(body.into()) }
+    }
+
+    fn too_long(&self) -> Failure {
+        let limit = self.max_bytes;
+        Failure::nonsense(format!("it has more than {limit} bytes (max_page_bytes)"))
     }
 }
 

@@ -70,6 +70,47 @@ impl From<Reported> for ForwardPassMetrics {
     }
 }
 
+/// What is known of a worker's load: all of it, of a worker that tells it; of one whose page is
+/// read, what the page says.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that run.
+    pub request_active_slots: Option<u64>,
+    /// Requests that could run at once.
+    pub request_total_slots: Option<u64>,
+    /// Blocks of the KV cache that running requests use.
+    pub kv_active_blocks: Option<u64>,
+    /// Blocks that there are.
+    pub kv_total_blocks: Option<u64>,
+}
+
+impl From<ForwardPassMetrics> for Load {
+    fn from(told: ForwardPassMetrics) -> Self {
+        Self {
+            request_active_slots: Some(told.request_active_slots),
+            request_total_slots: Some(told.request_total_slots),
+            kv_active_blocks: Some(told.kv_active_blocks),
+            kv_total_blocks: Some(told.kv_total_blocks),
+        }
+    }
+}
+
+impl fmt::Debug for Load {
+    /// As the worker's own report, without what is not known.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ForwardPassMetrics");
+        for (name, value) in [
+            ("request_active_slots", self.request_active_slots),
+            ("request_total_slots", self.request_total_slots),
+            ("kv_active_blocks", self.kv_active_blocks),
+            ("kv_total_blocks", self.kv_total_blocks),
+        ] {
+            value.map(|value| shown.field(name, &value));
+        }
+        shown.finish()
+    }
+}
+
 /// How much of a request's prompt a worker's KV cache already held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvHitRateEvent {
@@ -81,13 +122,20 @@ pub struct KvHitRateEvent {
     pub overlap_blocks: u64,
 }
 
-/// What a worker is called in the label `worker_id`.
+/// What a worker is called in the label `worker_id`: by its number, or its address.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub Arc<str>);
 
 impl From<i64> for WorkerId {
     fn from(id: i64) -> Self {
         Self(id.to_string().into())
+    }
+}
+
+impl WorkerId {
+    /// The name of an endpoint whose worker has this number.
+    pub(super) fn name(&self) -> String {
+        format!("worker-{}", self.0)
     }
 }
 
@@ -105,7 +153,7 @@ pub struct Endpoint {
     /// Where requests reach it.
     pub subject: String,
     /// Its load.
-    pub data: ForwardPassMetrics,
+    pub data: Load,
 }
 
 /// All workers and the figures over them.
@@ -115,7 +163,7 @@ pub struct ProcessedEndpoints {
     pub endpoints: Vec<Endpoint>,
     /// What they are called.
     pub worker_ids: Vec<WorkerId>,
-    /// Active KV blocks of a worker, on average; NaN without workers.
+    /// Active KV blocks of a worker, on average over those that tell them; NaN if none does.
     pub load_avg: f64,
     /// Their population standard deviation.
     pub load_std: f64,
@@ -125,20 +173,21 @@ impl ProcessedEndpoints {
     /// Computes the figures over these workers.
     ///
     /// ```
-    /// use ryot_metrics::fleet::{Endpoint, ForwardPassMetrics, ProcessedEndpoints};
+    /// use ryot_metrics::fleet::{Endpoint, Load, ProcessedEndpoints};
     /// let endpoint = |kv_active_blocks| Endpoint {
     ///     name: String::new(),
     ///     subject: String::new(),
-    ///     data: ForwardPassMetrics { kv_active_blocks, ..Default::default() },
+    ///     data: Load { kv_active_blocks, ..Default::default() },
     /// };
-    /// let all = [(1.into(), endpoint(77)), (2.into(), endpoint(29))];
+    /// let [first, second, silent] = [Some(77), Some(29), None].map(endpoint);
+    /// let all = [(1.into(), first), (2.into(), second), (3.into(), silent)];
     /// let all = ProcessedEndpoints::new(all);
     /// assert_eq!((all.load_avg, all.load_std), (53.0, 24.0));
     /// ```
     pub fn new(workers: impl IntoIterator<Item = (WorkerId, Endpoint)>) -> Self {
         let (worker_ids, endpoints): (_, Vec<Endpoint>) = workers.into_iter().unzip();
-        let (load_avg, load_std) =
-            mean_and_deviation(endpoints.iter().map(|it| it.data.kv_active_blocks as f64));
+        let loads = endpoints.iter().filter_map(|it| it.data.kv_active_blocks);
+        let (load_avg, load_std) = mean_and_deviation(loads.map(|load| load as f64));
         Self { endpoints, worker_ids, load_avg, load_std }
     }
 }
@@ -165,7 +214,8 @@ mod tests {
                 kv_total_blocks: 100,
             };
             let subject = format!("dynemo_backend_720278f8.generate-{id:x}");
-            (WorkerId::from(id), Endpoint { name: format!("worker-{id}"), subject, data })
+            let name = format!("worker-{id}");
+            (WorkerId::from(id), Endpoint { name, subject, data: data.into() })
         };
         let all = ProcessedEndpoints::new([
             endpoint(7_587_884_888_253_033_398, 58, 77),

@@ -5,9 +5,12 @@
 //!
 //! Must not know: the engine, Python.
 
+mod access;
 mod board;
 mod config;
 mod discover;
+mod dns;
+mod engines;
 mod exposition;
 mod families;
 mod http;
@@ -18,6 +21,7 @@ mod mock;
 mod nats;
 mod poll;
 mod push;
+mod round;
 mod rules;
 mod running;
 mod service;
@@ -27,10 +31,11 @@ mod thread;
 mod total;
 mod worker;
 
+pub use access::NatsServer;
 pub use config::{FleetConfig, Output};
 pub use discover::Discovery;
 pub use journal::{Level, Notice};
-pub use load::{Endpoint, ForwardPassMetrics, KvHitRateEvent, ProcessedEndpoints, WorkerId};
+pub use load::{Endpoint, ForwardPassMetrics, KvHitRateEvent, Load, ProcessedEndpoints, WorkerId};
 pub use mock::Mock;
 pub use push::Push;
 pub use rules::Mode;

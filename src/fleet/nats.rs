@@ -7,32 +7,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, Message};
+use async_nats::{Client, Event, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::access::NatsServer;
 use super::journal::Journal;
 use super::load::KvHitRateEvent;
 use super::running::Shared;
 use super::service::{Filter, excerpt};
 
 /// The longest pause between two tries to reach the server.
-const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long another aggregator may take to say that it is there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-const SOURCE: &str = "nats";
+pub(super) const SOURCE: &str = "nats";
 
 /// A client that keeps looking for the server.
 ///
 /// # Errors
-/// What is wrong with the URL.
+/// What is wrong with the URL, or with what it is let in by.
 pub(super) async fn connect(
-    url: &str,
+    server: &NatsServer,
     name: &str,
     journal: Arc<Journal>,
 ) -> Result<Client, String> {
-    let at = url.to_owned();
+    let (address, options) = server.open().map_err(|error| error.to_string())?;
+    let at = server.shown();
     let told = move |event: Event| {
         let (journal, at) = (Arc::clone(&journal), at.clone());
         async move {
@@ -46,7 +48,7 @@ pub(super) async fn connect(
             }
         }
     };
-    ConnectOptions::new()
+    options
         .name(name)
         .retry_on_initial_connect()
         .reconnect_delay_callback(|tries| {
@@ -54,21 +56,25 @@ pub(super) async fn connect(
         })
         .request_timeout(Some(ANSWER_TIMEOUT))
         .event_callback(told)
-        .connect(url)
+        .connect(address)
         .await
-        .map_err(|error| format!("nats is {url:?}: {error}"))
+        .map_err(|error| format!("nats is {:?}: {error}", server.shown()))
 }
 
-/// Collects until it is dropped.
-pub(super) async fn collect(shared: Arc<Shared>, url: &str) {
-    if let Err(error) = try_collect(&shared, url).await {
-        shared.journal.warn(error);
+/// Collects until it is dropped. A client gives up where it is not let in; what lets it in may
+/// change.
+pub(super) async fn collect(shared: Arc<Shared>, server: &NatsServer) {
+    loop {
+        if let Err(error) = try_collect(&shared, server).await {
+            shared.journal.warn(error);
+        }
+        sleep(RECONNECT_PAUSE).await;
     }
 }
 
-async fn try_collect(shared: &Arc<Shared>, url: &str) -> Result<(), String> {
+async fn try_collect(shared: &Arc<Shared>, server: &NatsServer) -> Result<(), String> {
     let config = &shared.config;
-    let client = connect(url, "ryot-metrics fleet", Arc::clone(&shared.journal)).await?;
+    let client = connect(server, "ryot-metrics fleet", Arc::clone(&shared.journal)).await?;
     tokio::spawn(be_known(client.clone(), Arc::clone(shared)));
     let service = config.service();
     let filter = Filter::new(&service, &config.component.endpoint);
@@ -93,7 +99,6 @@ async fn try_collect(shared: &Arc<Shared>, url: &str) -> Result<(), String> {
                 else => return Err("The connection to NATS was closed".to_owned()),
             }
         }
-        sum_up(shared, &filter);
     }
 }
 
@@ -121,7 +126,10 @@ fn reply(shared: &Shared, filter: &Filter, message: &Message) {
         Ok(workers) => {
             for (id, endpoint) in workers {
                 match endpoint {
-                    Ok(endpoint) => shared.placed(SOURCE, &shared.board.report(&id, endpoint)),
+                    Ok(endpoint) => {
+                        let placed = shared.board.report(&id, SOURCE, endpoint, None);
+                        shared.placed(SOURCE, &placed);
+                    }
                     Err(reason) => bad(format!("Skipping worker-{id:?}: {reason}")),
                 }
             }
@@ -142,19 +150,6 @@ fn event(shared: &Shared, message: &Message) {
                 .journal
                 .warn(format!("Skipping an event on {}: {error}: {start}", message.subject));
         }
-    }
-}
-
-/// Forgets who has gone, and says who is there.
-fn sum_up(shared: &Shared, filter: &Filter) {
-    for id in shared.board.sweep() {
-        shared.journal.info(format!("worker-{id:?} has gone"));
-    }
-    let live = shared.board.live();
-    if live.endpoints.is_empty() {
-        shared.journal.warn(format!("No endpoints found matching subject {}", filter.as_str()));
-    } else {
-        shared.journal.info(format!("Aggregated metrics: {live:?}"));
     }
 }
 

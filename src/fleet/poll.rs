@@ -10,8 +10,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::discover::Places;
+use super::engines::load_of;
 use super::exposition::parse;
 use super::http::{Failure, Http};
+use super::load::{Endpoint, WorkerId};
 use super::merge::Refused;
 use super::running::Shared;
 use super::targets::Target;
@@ -110,6 +112,12 @@ async fn follow(shared: Arc<Shared>, http: Http, target: Target) {
 async fn read(shared: &Shared, http: &Http, target: &Target) -> Result<Refused, Failure> {
     let page = http.get(&target.uri, ACCEPT).await?;
     let families = parse(&page.content_type, &page.body).map_err(Failure::nonsense)?;
+    if let Some((load, hits)) = load_of(&families) {
+        let (name, subject) = (target.name.to_string(), target.uri.to_string());
+        let endpoint = Endpoint { name, subject, data: load };
+        let id = WorkerId(Arc::clone(&target.name));
+        shared.placed(SOURCE, &shared.board.report(&id, SOURCE, endpoint, hits));
+    }
     Ok(shared.merger.update(&target.name, families))
 }
 

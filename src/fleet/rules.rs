@@ -73,7 +73,7 @@ impl Rules {
 }
 
 /// Whether a name fits a pattern, in which `*` stands for any text.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(name) = name.strip_prefix(head) else { return false };
     let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);

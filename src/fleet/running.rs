@@ -16,7 +16,7 @@ use super::load::ProcessedEndpoints;
 use super::merge::Merger;
 use super::targets::{Target, list};
 use super::thread::Looping;
-use super::{nats, poll, push};
+use super::{nats, poll, push, round};
 use crate::clock::MonotonicClock;
 use crate::error::Result;
 use crate::llm::FleetName;
@@ -99,12 +99,12 @@ impl Source for Count {
         let Self(shared, descs) = self;
         let mut rows = Vec::new();
         if shared.config.nats.is_some() {
-            rows.push((["nats", "up"], shared.board.live().endpoints.len()));
+            rows.push(([nats::SOURCE, "up"], shared.board.count(nats::SOURCE)));
         }
         if !shared.config.discovery.is_empty() {
             let (named, up) = (shared.targets.lock().len(), shared.merger.live());
-            rows.push((["http", "up"], up.min(named)));
-            rows.push((["http", "down"], named.saturating_sub(up)));
+            rows.push(([poll::SOURCE, "up"], up.min(named)));
+            rows.push(([poll::SOURCE, "down"], named.saturating_sub(up)));
         }
         let desc = descs.get(FleetName::Workers);
         if !rows.is_empty() {
@@ -224,15 +224,19 @@ fn serve(shared: &Arc<Shared>, registry: &Arc<Registry>) -> Result<Option<Server
 
 /// All sources at once, and the pushing.
 async fn collect(shared: Arc<Shared>, registry: Arc<Registry>, http: Http, places: Places) {
-    if !shared.config.discovery.is_empty() {
+    let over_http = !shared.config.discovery.is_empty();
+    if over_http || shared.config.nats.is_some() {
+        tokio::spawn(round::run(Arc::clone(&shared)));
+    }
+    if over_http {
         tokio::spawn(poll::collect(Arc::clone(&shared), http.clone(), places));
     }
     if let Output::Push(to) = &shared.config.output {
         let uri = to.uri().expect("the configuration was checked");
         tokio::spawn(push::run(Arc::clone(&shared), registry, http, uri, to.interval));
     }
-    if let Some(url) = shared.config.nats.clone() {
-        nats::collect(shared, &url).await;
+    if let Some(server) = shared.config.nats.clone() {
+        nats::collect(shared, &server).await;
     }
     std::future::pending::<()>().await;
 }

@@ -33,16 +33,17 @@ impl Component {
     }
 
     /// The service's name: both parts in small letters, and a hash that tells apart what they
-    /// make alike.
+    /// make alike. Dynamo's workers are called so too.
     ///
     /// ```
     /// use ryot_metrics::fleet::Component;
-    /// let [namespace, component, endpoint] = ["Dynemo", "backend", "generate"].map(str::to_owned);
+    /// let parts = ["triton-init", "backend", "generate"];
+    /// let [namespace, component, endpoint] = parts.map(str::to_owned);
     /// let name = Component { namespace, component, endpoint }.service();
-    /// assert!(name.starts_with("dynemo_backend_") && name.len() == 23);
+    /// assert_eq!(name, "triton_init_backend_720278f8");
     /// ```
     pub fn service(&self) -> String {
-        let name = format!("{}_{}", self.namespace, self.component);
+        let name = format!("{}|{}", self.namespace, self.component);
         let hash = blake3::hash(name.as_bytes()).to_hex();
         let keep = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
         let slug: String =
@@ -122,16 +123,16 @@ impl Filter {
     pub(super) fn workers(&self, reply: &[u8]) -> std::result::Result<Vec<Worker>, String> {
         let reply: Reply<'_> = serde_json::from_slice(reply).map_err(|error| error.to_string())?;
         let of = |it: ReplyEndpoint<'_>| {
-            let id = self.worker(&it.subject)?;
-            let name = format!("worker-{id}");
+            let id = WorkerId::from(self.worker(&it.subject)?);
+            let name = id.name();
             let data = it.data.map_or("null", RawValue::get);
             let endpoint = serde_json::from_str::<ForwardPassMetrics>(data)
-                .map(|data| Endpoint { name, subject: it.subject, data })
+                .map(|data| Endpoint { name, subject: it.subject, data: data.into() })
                 .map_err(|_| match it.last_error.as_deref().unwrap_or_default() {
                     "" => format!("its data is no load: {}", excerpt(data)),
                     error => format!("it could not tell its load: {}", excerpt(error)),
                 });
-            Some((WorkerId::from(id), endpoint))
+            Some((id, endpoint))
         };
         Ok(reply.endpoints.into_iter().filter_map(of).collect())
     }
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(workers[0].0, WorkerId::from(id));
         assert_eq!(endpoint.name, "worker-7587884888253033398");
         assert_eq!(endpoint.subject, "s.generate-694d951a80e06bb6");
-        assert_eq!(endpoint.data.kv_active_blocks, 3);
+        assert_eq!(endpoint.data.kv_active_blocks, Some(3));
     }
 
     #[test]

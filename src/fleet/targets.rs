@@ -58,20 +58,33 @@ impl Target {
         Some(Self { name: name.into(), uri })
     }
 
-    /// The target at an address that a name stands for.
-    pub(super) fn of_address(address: std::net::SocketAddr) -> Self {
-        Self::at("http", &address.to_string(), PATH).expect("an address is part of a URL")
+    /// The target at an address that a name stands for: `address:port`, `name:port`.
+    pub(super) fn of_address(address: &str) -> Option<Self> {
+        Self::at("http", address, PATH)
     }
 }
 
-/// The targets of a list as Prometheus reads it.
+/// The targets of a list in JSON as Prometheus reads it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_list(json: &[u8]) -> std::result::Result<Vec<Target>, String> {
-    let groups: Vec<Group> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    targets_of(&serde_json::from_slice::<Vec<Group>>(json).map_err(|error| error.to_string())?)
+}
+
+/// The targets of a list in YAML, which may have nothing in it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse_yaml(yaml: &[u8]) -> std::result::Result<Vec<Target>, String> {
+    let groups: Option<Vec<Group>> =
+        serde_saphyr::from_slice(yaml).map_err(|error| error.to_string())?;
+    targets_of(&groups.unwrap_or_default())
+}
+
+fn targets_of(groups: &[Group]) -> std::result::Result<Vec<Target>, String> {
     let mut targets = Vec::new();
-    for group in &groups {
+    for group in groups {
         let label = |name: &str, other| group.labels.get(name).map_or(other, String::as_str);
         let (scheme, path) = (label("__scheme__", "http"), label("__metrics_path__", PATH));
         for address in &group.targets {
@@ -131,6 +144,20 @@ mod tests {
         assert_eq!(parse_list(&list(&targets)).unwrap(), targets);
         for bad in ["", "{}", r#"[{"targets": "a:1"}]"#, r#"[{"targets": ["a b"]}]"#] {
             assert!(parse_list(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_in_yaml_is_the_same() {
+        let yaml = b"# workers\n- targets: ['a:1', \"b:2\"]\n  labels: {zone: x, rack: \"7\"}\n\
+                     - targets:\n  - c:3\n  labels:\n    __scheme__: https\n    \
+                     __metrics_path__: /m\n";
+        let uris: Vec<String> =
+            parse_yaml(yaml).unwrap().iter().map(|it| it.uri.to_string()).collect();
+        assert_eq!(uris, ["http://a:1/metrics", "http://b:2/metrics", "https://c:3/m"]);
+        assert_eq!(parse_yaml(b"").unwrap(), []);
+        for bad in ["a: b", "- a:1", "- targets: a:1", "- {targets: [a b]}", "- targets: [a:1"] {
+            assert!(parse_yaml(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

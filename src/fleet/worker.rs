@@ -11,12 +11,13 @@ use async_nats::{Client, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::access::NatsServer;
 use super::config::check_time;
 use super::journal::{Journal, Notice};
 use super::load::{ForwardPassMetrics, KvHitRateEvent};
-use super::nats::connect;
+use super::nats::{RECONNECT_PAUSE, connect};
 use super::service::{Component, Filter, check_token};
 use super::thread::Looping;
 use crate::clock::unix_seconds;
@@ -44,8 +45,8 @@ pub struct WorkerConfig {
     pub component: Component,
     /// The name of its service. Default: made of namespace and component.
     pub service: Option<String>,
-    /// The NATS server, as a URL.
-    pub nats: String,
+    /// The NATS server.
+    pub nats: NatsServer,
     /// The time between two events about the cache. Default 1 s.
     pub event_interval: Duration,
 }
@@ -71,15 +72,19 @@ impl Worker {
     pub fn start(config: WorkerConfig, members: Vec<(i64, Box<dyn Member>)>) -> Result<Self> {
         config.component.check()?;
         config.service.as_deref().map_or(Ok(()), |service| check_token("service", service))?;
+        config.nats.open()?;
         check_time("event_interval", config.event_interval, LEAST_INTERVAL)?;
         let ids = members.iter().map(|(id, _)| *id).collect();
         let journal: Arc<Journal> = Arc::default();
         let told = Arc::clone(&journal);
         let work = move || async move {
-            if let Err(error) = answer(config, members, &told).await {
-                told.warn(error);
+            let mut members = members;
+            loop {
+                if let Err(error) = answer(&config, &mut members, &told).await {
+                    told.warn(error);
+                }
+                sleep(RECONNECT_PAUSE).await;
             }
-            std::future::pending::<()>().await;
         };
         let thread = Looping::start("ryot-worker", work)?;
         Ok(Self { ids, journal, thread })
@@ -112,12 +117,12 @@ impl Worker {
 
 /// Answers questions and publishes events.
 async fn answer(
-    config: WorkerConfig,
-    members: Vec<(i64, Box<dyn Member>)>,
+    config: &WorkerConfig,
+    members: &mut [(i64, Box<dyn Member>)],
     journal: &Arc<Journal>,
 ) -> std::result::Result<(), String> {
     let client = connect(&config.nats, "ryot-metrics worker", Arc::clone(journal)).await?;
-    let service = config.service.unwrap_or_else(|| config.component.service());
+    let service = config.service.clone().unwrap_or_else(|| config.component.service());
     let filter = Filter::new(&service, &config.component.endpoint);
     let text = |error: async_nats::SubscribeError| error.to_string();
     let mut all = client.subscribe("$SRV.*").await.map_err(text)?;
@@ -140,14 +145,14 @@ async fn answer(
 }
 
 /// What is told about the service and its members.
-struct Service {
+struct Service<'a> {
     name: String,
     started: String,
     filter: Filter,
-    members: Vec<(i64, Box<dyn Member>)>,
+    members: &'a mut [(i64, Box<dyn Member>)],
 }
 
-impl Service {
+impl Service<'_> {
     /// Answers for all members, or for the one whose identity ends the subject.
     async fn answer(&mut self, client: &Client, message: &Message) {
         let Some(inbox) = &message.reply else { return };
@@ -201,7 +206,7 @@ impl Service {
 
     /// Publishes what the caches found since the last time.
     async fn publish(&mut self, client: &Client, subject: &str) {
-        for (worker_id, member) in &mut self.members {
+        for (worker_id, member) in &mut *self.members {
             let Some((isl_blocks, overlap_blocks)) = member.hits().filter(|hits| hits.0 > 0) else {
                 continue;
             };
@@ -260,23 +265,26 @@ mod tests {
         }
     }
 
-    fn service(load: std::result::Result<ForwardPassMetrics, String>) -> Service {
-        Service {
-            name: "s".into(),
-            started: rfc3339(0.0),
-            filter: Filter::new("s", "generate"),
-            members: vec![(31, Box::new(Fixed(load)))],
-        }
+    type Members = [(i64, Box<dyn Member>); 1];
+
+    fn members(load: std::result::Result<ForwardPassMetrics, String>) -> Members {
+        [(31, Box::new(Fixed(load)))]
+    }
+
+    fn service(members: &mut Members) -> Service<'_> {
+        let (name, filter) = ("s".into(), Filter::new("s", "generate"));
+        Service { name, started: rfc3339(0.0), filter, members }
     }
 
     #[test]
     fn statistics_are_what_an_aggregator_reads() {
         let load = ForwardPassMetrics { kv_active_blocks: 5, ..Default::default() };
-        let mut service = service(Ok(load));
+        let mut members = members(Ok(load));
+        let mut service = service(&mut members);
         let reply = service.reply("STATS", 0, "1f").unwrap();
         assert_eq!(reply["started"], "1970-01-01T00:00:00.000000Z");
         let workers = service.filter.workers(reply.to_string().as_bytes()).unwrap();
-        assert_eq!(workers[0].1.as_ref().unwrap().data, load);
+        assert_eq!(workers[0].1.as_ref().unwrap().data, load.into());
         assert_eq!(service.reply("PING", 0, "1f").unwrap()["id"], "1f");
         assert_eq!(service.reply("INFO", 0, "1f").unwrap()["endpoints"][0]["name"], "generate-1f");
         assert_eq!(service.reply("SCHEMA", 0, "1f"), None);
@@ -284,7 +292,8 @@ mod tests {
 
     #[test]
     fn who_cannot_tell_its_load_says_why() {
-        let mut service = service(Err("the engine was shut down".into()));
+        let mut members = members(Err("the engine was shut down".into()));
+        let mut service = service(&mut members);
         let reply = service.reply("STATS", 0, "1f").unwrap().to_string();
         let workers = service.filter.workers(reply.as_bytes()).unwrap();
         let error = workers[0].1.as_ref().unwrap_err();

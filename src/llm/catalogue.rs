@@ -298,6 +298,9 @@ catalogue! {
     EngineActive: "ryot_engine_active_sessions", Shape::Gauge,
         ["model"],
         "Requests that the engine holds, waiting or running.";
+    EngineSlots: "ryot_engine_slots", Shape::Gauge,
+        ["model"],
+        "Requests that the engine can run at once.";
     EngineQueued: "ryot_engine_queued_sessions", Shape::Gauge,
         ["model", "class"],
         "Requests that wait for a place, parked ones included.";

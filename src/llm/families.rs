@@ -149,6 +149,7 @@ fn mode(name: Name) -> GaugeMode {
         Name::ActiveRequests
         | Name::QueueDepth
         | Name::EngineActive
+        | Name::EngineSlots
         | Name::EngineQueued
         | Name::EngineBudget
         | Name::KvCacheSize

@@ -103,8 +103,9 @@ impl Observer for EngineObserver {
             Event::ModelLoaded { seconds, error, again } => {
                 self.loaded(*seconds, error.is_none(), *again);
             }
-            Event::Ready { seconds, context, bytes_per_token, weight_bytes } => {
+            Event::Ready { seconds, slots, context, bytes_per_token, weight_bytes } => {
                 let size = Size { cells: *context, bytes_per_token: *bytes_per_token };
+                self.of.series(Name::EngineSlots).set(*slots as f64);
                 self.ready(*seconds, size, *weight_bytes);
             }
             Event::Rejected { kind, origin } => {

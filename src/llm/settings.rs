@@ -3,6 +3,7 @@
 
 use super::catalogue::{CATALOGUE, Name, Shape};
 use super::families::{Plan, check_bounds};
+use super::pipeline::{Limits, OUTBOX_LIMIT, OUTBOX_LIMIT_MAX, check_limit};
 use super::profile::{PROFILES, RYOT};
 use super::recorder::Recorder;
 use super::view::VIEWS;
@@ -51,6 +52,10 @@ pub struct Settings {
     /// The most series of one family; default [`SERIES_LIMIT`]. Past it, new label sets are
     /// counted together under `model="__overflow__"`.
     pub series_limit: usize,
+    /// What a pipeline keeps at most that is made from now on and is not told otherwise.
+    pub pipeline: Limits,
+    /// As many events wait in a buffer of a pipeline's events; default [`OUTBOX_LIMIT`].
+    pub pipeline_max_buffered: usize,
 }
 
 impl Default for Settings {
@@ -65,6 +70,8 @@ impl Default for Settings {
             operation_name: "inference".to_owned(),
             labels: Vec::new(),
             series_limit: SERIES_LIMIT,
+            pipeline: Limits::default(),
+            pipeline_max_buffered: OUTBOX_LIMIT,
         }
     }
 }
@@ -85,6 +92,8 @@ impl Settings {
     pub fn apply(&self, recorder: &Recorder, registry: &Registry) -> Result<()> {
         let mut before = recorder.settings.lock();
         let wishes = self.wishes()?;
+        self.pipeline.check("pipeline_")?;
+        check_limit("pipeline_max_buffered", self.pipeline_max_buffered, OUTBOX_LIMIT_MAX)?;
         check_operation(&self.operation_name)?;
         let windows = parse_windows(&self.windows)?;
         recorder.rates.check_windows(&windows)?;

@@ -1,5 +1,6 @@
 //! Aggregators of fleets and their workers, in Python.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use super::serve::{port_of, seconds};
 use crate::engine::Client;
 use crate::error::{Error, Result};
 use crate::fleet::{
-    Component, Discovery, Fleet, FleetConfig, ForwardPassMetrics, Member, Mock, Notice, Output,
-    Push, Worker, WorkerConfig, random_worker_id,
+    Component, Discovery, Fleet, FleetConfig, ForwardPassMetrics, Member, Mock, NatsServer, Notice,
+    Output, Push, Worker, WorkerConfig, random_worker_id,
 };
 use crate::llm::EngineObserver;
 use crate::serve::Bind;
 
+/// Where a DNS server listens, if nothing else is said.
+const DNS_PORT: u16 = 53;
 /// The most mock workers of one process.
 const MAX_MOCK_WORKERS: usize = 100_000;
 
@@ -24,7 +27,29 @@ const MAX_MOCK_WORKERS: usize = 100_000;
 type Line = (f64, &'static str, String);
 
 /// Name, subject, active and total slots, active and total blocks.
-type Row = (String, String, u64, u64, u64, u64);
+type Row = (String, String, Option<u64>, Option<u64>, Option<u64>, Option<u64>);
+
+/// A `ryot_metrics.fleet.NatsServer`.
+#[derive(FromPyObject)]
+struct PyNatsServer {
+    url: String,
+    user: Option<String>,
+    password: Option<String>,
+    token: Option<String>,
+    credentials: Option<PathBuf>,
+    tls: bool,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl From<PyNatsServer> for NatsServer {
+    fn from(server: PyNatsServer) -> Self {
+        let PyNatsServer { url, user, password, token, credentials, tls, ca, certificate, key } =
+            server;
+        Self { url, user, password, token, credentials, tls, ca, certificate, key }
+    }
+}
 
 fn lines(taken: (Vec<Notice>, bool)) -> (Vec<Line>, bool) {
     let line = |notice: Notice| (notice.at, notice.level.as_str(), notice.text);
@@ -43,7 +68,8 @@ impl PyFleet {
         namespace, component, endpoint, *, service=None, nats=None, host=None, port=0,
         serve_sd=false, push=None, push_interval=2.0, push_job="", poll_interval=None,
         stale_after=None, events_ttl=None, max_workers=None, targets=Vec::new(),
-        file_sd=Vec::new(), http_sd=Vec::new(), dns=Vec::new(), refresh_interval=None,
+        file_sd=Vec::new(), http_sd=Vec::new(), dns=Vec::new(), dns_server=None,
+        refresh_interval=None,
         timeout=None, max_page_bytes=None, families=None, gauges=Vec::new(), series_limit=None
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
@@ -53,7 +79,7 @@ impl PyFleet {
         component: String,
         endpoint: String,
         service: Option<String>,
-        nats: Option<String>,
+        nats: Option<PyNatsServer>,
         host: Option<String>,
         port: i64,
         serve_sd: bool,
@@ -68,6 +94,7 @@ impl PyFleet {
         file_sd: Vec<PathBuf>,
         http_sd: Vec<String>,
         dns: Vec<String>,
+        dns_server: Option<&str>,
         refresh_interval: Option<f64>,
         timeout: Option<f64>,
         max_page_bytes: Option<usize>,
@@ -78,6 +105,7 @@ impl PyFleet {
         let default = FleetConfig::of(Component { namespace, component, endpoint });
         let poll_interval = seconds("poll_interval", poll_interval, default.poll_interval)?;
         let stale = default.stale_after.max(3 * poll_interval);
+        let dns_server = dns_server.map(dns_server_of).transpose()?;
         let output = match (push, host) {
             (Some(url), _) => {
                 let interval = seconds("push_interval", Some(push_interval), Duration::ZERO)?;
@@ -90,8 +118,8 @@ impl PyFleet {
         };
         let config = FleetConfig {
             service,
-            nats,
-            discovery: Discovery { targets, file_sd, http_sd, dns },
+            nats: nats.map(Into::into),
+            discovery: Discovery { targets, file_sd, http_sd, dns, dns_server },
             refresh_interval: seconds(
                 "refresh_interval",
                 refresh_interval,
@@ -124,7 +152,7 @@ impl PyFleet {
     }
 
     /// The workers that are there, the mean of their load and its deviation.
-    fn workers(&self, py: Python<'_>) -> PyResult<(Vec<Row>, f64, f64)> {
+    fn workers(&self, py: Python<'_>) -> PyResult<(Vec<Row>, Option<f64>, Option<f64>)> {
         let all = detached(py, || self.0.workers())?;
         let rows = all.endpoints.into_iter().map(|endpoint| {
             let load = endpoint.data;
@@ -137,7 +165,8 @@ impl PyFleet {
                 load.kv_total_blocks,
             )
         });
-        Ok((rows.collect(), all.load_avg, all.load_std))
+        let known = |figure: f64| (!figure.is_nan()).then_some(figure);
+        Ok((rows.collect(), known(all.load_avg), known(all.load_std)))
     }
 
     /// Lines for the log, and whether more may come. Waits for one, so many seconds at most.
@@ -236,7 +265,7 @@ impl PyWorker {
     fn of(
         py: Python<'_>,
         source: &Bound<'_, PyAny>,
-        nats: String,
+        nats: PyNatsServer,
         namespace: String,
         component: String,
         endpoint: String,
@@ -271,7 +300,7 @@ impl PyWorker {
         py: Python<'_>,
         count: usize,
         seed: Option<u64>,
-        nats: String,
+        nats: PyNatsServer,
         namespace: String,
         component: String,
         endpoint: String,
@@ -306,15 +335,25 @@ impl PyWorker {
     }
 }
 
+fn dns_server_of(text: &str) -> Result<SocketAddr> {
+    let server = text
+        .parse::<SocketAddr>()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, DNS_PORT).into()));
+    server.map_err(|_: std::net::AddrParseError| {
+        let text = format!("dns_server is {text:?}; it must be an address, or ADDRESS:PORT");
+        Error::InvalidArgument(text)
+    })
+}
+
 fn start(
     py: Python<'_>,
     component: Component,
     service: Option<String>,
-    nats: String,
+    nats: PyNatsServer,
     event_interval: f64,
     members: Vec<(i64, Box<dyn Member>)>,
 ) -> Result<PyWorker> {
     let event_interval = seconds("event_interval", Some(event_interval), Duration::ZERO)?;
-    let config = WorkerConfig { component, service, nats, event_interval };
+    let config = WorkerConfig { component, service, nats: nats.into(), event_interval };
     detached(py, || Worker::start(config, members)).map(PyWorker)
 }

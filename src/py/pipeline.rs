@@ -14,9 +14,8 @@ use crate::clock::{Clock, MonotonicClock, Nanos};
 use crate::error::{Error, Result};
 use crate::llm::Recorder;
 use crate::llm::pipeline::{
-    Ended, Event, Kind, Limits, NUMBER_LIMIT, OPEN_LIMIT, OUTBOX_LIMIT, OUTBOX_LIMIT_MAX, Outbox,
-    Outcome, Pipeline, PipelineObserver, RECENT_LIMIT, Refused, StageRow, TransferRow, Work,
-    clock_of,
+    Ended, Event, Kind, Limits, NUMBER_LIMIT, OPEN_LIMIT, OUTBOX_LIMIT_MAX, Outbox, Outcome,
+    Pipeline, PipelineObserver, RECENT_LIMIT, Refused, StageRow, TransferRow, Work, clock_of,
 };
 
 /// Characters that are shown of what was said instead of a number.
@@ -55,7 +54,8 @@ fn whole(name: &str, given: Option<Whole>, default: u64) -> std::result::Result<
 }
 
 /// A limit without a sign; how great it may be is the core's to say.
-fn limit(name: &str, value: i64, most: usize) -> Result<usize> {
+fn limit(name: &str, value: Option<i64>, default: usize, most: usize) -> Result<usize> {
+    let Some(value) = value else { return Ok(default) };
     usize::try_from(value)
         .map_err(|_| Error::InvalidArgument(format!("{name} is {value}; it must be 1 to {most}")))
 }
@@ -109,7 +109,7 @@ type OverallFigures = (u64, u64, u128, Vec<(String, u64)>);
 /// Args:
 ///     stages: The names of the stages; None for a buffer.
 ///     model: The label `model`.
-///     recent: The most requests with tables.
+///     recent: The most requests with tables; by default, that of the settings, as the next two.
 ///     max_open: The most open requests.
 ///     max_buffered: The most events in the buffer.
 ///     record: Whether the families `ryot_pipeline_*` are written.
@@ -180,31 +180,33 @@ impl PyPipeline {
 impl PyPipeline {
     #[new]
     #[pyo3(signature = (
-        stages=None, *, model="default".into(), recent=256, max_open=10_000,
-        max_buffered=OUTBOX_LIMIT as i64, record=true
+        stages=None, *, model="default".into(), recent=None, max_open=None, max_buffered=None,
+        record=true
     ))]
     fn new(
         py: Python<'_>,
         stages: Option<Vec<String>>,
         model: Cow<'_, str>,
-        recent: i64,
-        max_open: i64,
-        max_buffered: i64,
+        recent: Option<i64>,
+        max_open: Option<i64>,
+        max_buffered: Option<i64>,
         record: bool,
     ) -> PyResult<Self> {
         let recorder = globals::recorder().clone();
+        let settings = globals::usual().settings();
         let usual = Arc::ptr_eq(&recorder, globals::usual());
         let make = || -> Result<Sink> {
             let Some(stages) = stages else {
-                let outbox =
-                    Outbox::new(source(), limit("max_buffered", max_buffered, OUTBOX_LIMIT_MAX)?)?;
+                let default = settings.pipeline_max_buffered;
+                let limit = limit("max_buffered", max_buffered, default, OUTBOX_LIMIT_MAX)?;
+                let outbox = Outbox::new(source(), limit)?;
                 return Ok(Sink::Buffer(Mutex::new((std::process::id(), outbox))));
             };
             let pipeline = Pipeline::new(
                 &stages,
                 Limits {
-                    recent: limit("recent", recent, RECENT_LIMIT)?,
-                    open: limit("max_open", max_open, OPEN_LIMIT)?,
+                    recent: limit("recent", recent, settings.pipeline.recent, RECENT_LIMIT)?,
+                    open: limit("max_open", max_open, settings.pipeline.open, OPEN_LIMIT)?,
                 },
             )?;
             let observer = PipelineObserver::new(recorder.clone(), &model, pipeline, record);

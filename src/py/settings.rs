@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 use super::{globals, gpu};
 use crate::error::{Error, Result};
+use crate::llm::pipeline::{Limits, OPEN_LIMIT, OUTBOX_LIMIT_MAX, RECENT_LIMIT};
 use crate::llm::{Buckets, SAMPLING_LIMIT, SERIES_LIMIT_MAX, Settings};
 use crate::metrics::{LOCK_WAIT_MAX_SECONDS, Pairs};
 
@@ -39,6 +40,9 @@ pub(super) fn apply_settings(
     operation_name: String,
     labels: Pairs,
     series_limit: i64,
+    pipeline_recent: i64,
+    pipeline_max_open: i64,
+    pipeline_max_buffered: i64,
     gpu: bool,
     gpu_interval: f64,
     shared: &str,
@@ -58,6 +62,12 @@ pub(super) fn apply_settings(
     });
     let sampling = sampling.collect::<Result<_>>()?;
     let series_limit = at_least_1("series_limit", series_limit, SERIES_LIMIT_MAX as u64)? as usize;
+    let pipeline = Limits {
+        recent: at_least_1("pipeline_recent", pipeline_recent, RECENT_LIMIT as u64)? as usize,
+        open: at_least_1("pipeline_max_open", pipeline_max_open, OPEN_LIMIT as u64)? as usize,
+    };
+    let (name, most) = ("pipeline_max_buffered", OUTBOX_LIMIT_MAX as u64);
+    let pipeline_max_buffered = at_least_1(name, pipeline_max_buffered, most)? as usize;
     let before = globals::usual().settings();
     globals::configure(&Settings {
         profile,
@@ -69,6 +79,8 @@ pub(super) fn apply_settings(
         operation_name,
         labels,
         series_limit,
+        pipeline,
+        pipeline_max_buffered,
     })?;
     if let Err(error) = globals::share(shared, shared_wait) {
         globals::configure(&before)?;

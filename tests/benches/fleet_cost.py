@@ -1,7 +1,8 @@
 """What an aggregator costs with a thousand workers, and how soon its page comes.
 
-The workers are mock workers on a real NATS server, each asked once a second; then pages over HTTP,
-each read once a second and added up. The aggregator has a process of its own: its CPU time is that
+The workers are mock workers on a real NATS server, each asked once a second; then workers over
+HTTP, each with a port of its own in one of several processes, read once a second over a connection
+of its own and added up. The aggregator has a process of its own: its CPU time is that
 of the process, threads of the page and of the log included. The page is scraped all the while, and
 the time of a scrape is that of the whole answer, over a kept connection.
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -38,7 +40,8 @@ SCRAPE_LIMIT_MS = 50.0
 """The 99th percentile of a scrape."""
 SCRAPE_PAUSE_SECONDS = 0.05
 SERIES = 20
-"""Series of a worker's page over HTTP, beside a histogram."""
+"""Series of a worker's page over HTTP, beside a histogram and the families of an engine's load."""
+WORKERS_A_PROCESS = 100
 
 
 def cpu_seconds(process: int) -> float:
@@ -104,24 +107,50 @@ def on_nats(workers: int, seconds: float) -> bool:
         return measure("NATS", ["--nats", url], workers, seconds, sign)
 
 
-def over_http(workers: int, seconds: float) -> bool:
-    """Workers' pages: one server has all of them, at paths of their own."""
+def serve_workers(count: int) -> None:
+    """Serves so many workers' pages, each at a port of its own, until the input ends."""
     registry = client.CollectorRegistry()
     jobs = client.Counter("jobs", "J.", ["queue"], registry=registry)
     for number in range(SERIES):
         jobs.labels(str(number)).inc()
     client.Histogram("wait", "W.", registry=registry).observe(0.1)
-    sign = f'ryot_fleet_workers{{source="http",state="up"}} {workers}.0'.encode()
-    with (
-        TemporaryDirectory() as folder,
-        serve_metrics(0, registry=registry, max_connections=2 * workers) as server,
+    for name, value in (
+        ("ryot_engine_active_sessions", 3),
+        ("ryot_engine_slots", 8),
+        ("ryot_kv_cache_usage_ratio", 0.5),
     ):
+        client.Gauge(name, "E.", ["model"], registry=registry).labels("m").set(value)
+    cache = client.Gauge(
+        "ryot_kv_cache_info", "E.", ["model", "block_size", "blocks"], registry=registry
+    )
+    cache.labels("m", "1", "4096").set(1)
+    servers = [serve_metrics(0, registry=registry) for _ in range(count)]
+    print(json.dumps([server.address for server in servers]), flush=True)
+    sys.stdin.read()
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[list[str]]:
+    """The addresses of so many workers, in processes of their own."""
+    with ExitStack() as stack:
+        running = []
+        for first in range(0, workers, WORKERS_A_PROCESS):
+            count = str(min(WORKERS_A_PROCESS, workers - first))
+            command = [sys.executable, __file__, "--serve", count]
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(process.communicate, timeout=20)
+            running.append(process)
+        yield [address for process in running for address in json.loads(process.stdout.readline())]
+
+
+def over_http(workers: int, seconds: float) -> bool:
+    """Workers' pages, which a file names; the page is complete when all are read and their load."""
+    sign = f'ryot_fleet_workers{{source="http",state="up"}} {workers}.0'.encode()
+    with TemporaryDirectory() as folder, processes(workers) as addresses:
         file = Path(folder) / "workers.json"
-        groups = (
-            f'{{"targets": ["{server.address}"], "labels": {{"__metrics_path__": "/{number}"}}}}'
-            for number in range(workers)
-        )
-        file.write_text(f"[{', '.join(groups)}]")
+        file.write_text(json.dumps([{"targets": addresses}]))
         return measure("HTTP", ["--file-sd", str(file)], workers, seconds, sign)
 
 
@@ -134,7 +163,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve:
+        serve_workers(arguments.serve)
+        return 0
     within = [run(arguments.workers, arguments.seconds) for run in (on_nats, over_http)]
     return 0 if all(within) else 1
 

@@ -289,6 +289,7 @@ fn the_engine_s_start_cache_and_batches_are_on_the_page() {
     observer.observe(&Event::ModelLoaded { seconds: 2.0, error: None, again: false });
     observer.observe(&Event::Ready {
         seconds: 0.5,
+        slots: 8,
         context: 4096,
         bytes_per_token: Some(10),
         weight_bytes: 0,
@@ -343,6 +344,7 @@ fn a_preempted_request_waits_once_and_its_parts_are_timed_from_the_first_step() 
     let observer = EngineObserver::new(bench.recorder.clone(), "m", "cpu");
     observer.observe(&Event::Ready {
         seconds: 0.5,
+        slots: 8,
         context: 100,
         bytes_per_token: None,
         weight_bytes: 0,
@@ -428,7 +430,13 @@ fn write_everything(bench: &Bench) {
     recorder.batch("m", "batch", 1.0);
     let observer = EngineObserver::new(recorder.clone(), "m", "cpu");
     let (context, bytes_per_token, weight_bytes) = (9, Some(1), 1);
-    observer.observe(&Event::Ready { seconds: 0.1, context, bytes_per_token, weight_bytes });
+    observer.observe(&Event::Ready {
+        seconds: 0.1,
+        slots: 8,
+        context,
+        bytes_per_token,
+        weight_bytes,
+    });
     observer.observe(&Event::Preempted { id: 1, at: 0 });
     observer.observe(&Event::CacheResident { device_bytes: 1, host_bytes: 1 });
     let (prefill_tokens, decode_tokens) = (1, 1);
@@ -463,7 +471,13 @@ fn an_engine_s_part_of_a_request_that_has_ended_is_work_of_the_engine_alone() {
     outer.finish(0, End::success(0));
     let observer = EngineObserver::new(bench.recorder.clone(), "engine", "cpu");
     let (context, bytes_per_token, weight_bytes) = (9, None, 0);
-    observer.observe(&Event::Ready { seconds: 0.1, context, bytes_per_token, weight_bytes });
+    observer.observe(&Event::Ready {
+        seconds: 0.1,
+        slots: 8,
+        context,
+        bytes_per_token,
+        weight_bytes,
+    });
     let others = || -> Vec<String> {
         let page = encode(&bench.registry, Format::Text004);
         let own = |line: &&str| !line.contains("ryot_engine_");

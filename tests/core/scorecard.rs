@@ -55,7 +55,13 @@ const NAMES: [&str; 36] = [
 fn engine(bench: &Bench) -> EngineObserver {
     let observer = EngineObserver::new(bench.recorder.clone(), "m", "cpu");
     let (context, bytes_per_token, weight_bytes) = (1_000, Some(100), 1_000_000);
-    observer.observe(&Event::Ready { seconds: 0.5, context, bytes_per_token, weight_bytes });
+    observer.observe(&Event::Ready {
+        seconds: 0.5,
+        slots: 8,
+        context,
+        bytes_per_token,
+        weight_bytes,
+    });
     observer
 }
 

@@ -36,10 +36,10 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def nats_server(port: int | None = None) -> Iterator[str]:
+def nats_server(port: int | None = None, *options: str) -> Iterator[str]:
     """The URL of a NATS server that runs within the block."""
     port = free_port() if port is None else port
-    command = [binary("nats-server"), "-a", "127.0.0.1", "-p", str(port)]
+    command = [binary("nats-server"), "-a", "127.0.0.1", "-p", str(port), *options]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         until(lambda: listens(port), "nats-server")

@@ -395,9 +395,9 @@ def test_the_command_prints_the_settings(capsys):
     assert cli.main(["config"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["setting", "value", "default", "variable", "from"]
-    assert len(rows) == 13
+    assert len(rows) == 16
     assert rows[8].split() == [
         *("series_limit", "7", "10000", "RYOT_METRICS_SERIES_LIMIT", "configure")
     ]
-    assert rows[9].split() == ["gpu", "on", "on", "RYOT_METRICS_GPU", "default"]
+    assert rows[12].split() == ["gpu", "on", "on", "RYOT_METRICS_GPU", "default"]
     assert rows[5].split()[1] == "1m,5m,15m"

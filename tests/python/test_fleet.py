@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from contextlib import contextmanager
 
@@ -25,10 +26,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nats_server import nats_server, until
 from ryot_metrics import Engine, SamplingParams, cli
-from ryot_metrics.fleet import Fleet, Load, mock_workers, publish
+from ryot_metrics.fleet import Fleet, Load, NatsServer, mock_workers, publish
 from test_prometheus import free_port
 
-SERVICE = "dynemo_backend_a6a74afd"
+SERVICE = "dynemo_backend_2ee707d8"
 SOON = {"poll_interval": 0.1, "stale_after": 0.5}
 FAMILIES = [
     "llm_kv_blocks_active",
@@ -226,7 +227,92 @@ def test_the_server_may_go_and_come_back(caplog):
                 until(lambda: figures(fleet, "llm_load_avg") == {None: 3.0})
             until(lambda: "llm_" not in fleet.page())
         assert f"Lost the connection to {url}" in lines()
-        assert "worker-1 has gone" in lines()
+        until(lambda: "worker-1 has gone" in lines())
+
+
+def test_a_worker_that_stalls_costs_only_its_own_freshness(server):
+    """While one callable hangs, the other's figures stay fresh; it leaves, and comes back."""
+    goes_on = threading.Event()
+    goes_on.set()
+    calls = 0
+
+    def stalling():
+        goes_on.wait(20)
+        return Load(0, 1, 5, 10)
+
+    def counting():
+        nonlocal calls
+        calls += 1
+        return Load(0, 1, calls, 1_000_000)
+
+    with (
+        publish(stalling, nats=server, worker_id=1),
+        publish(counting, nats=server, worker_id=2),
+        Fleet(nats=server, **SOON) as fleet,
+    ):
+        until(lambda: figures(fleet, "llm_kv_blocks_active").get("1") == 5)
+        goes_on.clear()
+        until(lambda: set(figures(fleet, "llm_kv_blocks_total")) == {"2"})
+        before = figures(fleet, "llm_kv_blocks_active")["2"]
+        until(lambda: figures(fleet, "llm_kv_blocks_active")["2"] > before + 3)
+        goes_on.set()
+        until(lambda: figures(fleet, "llm_kv_blocks_active").get("1") == 5)
+
+
+def lets_in(server, lines):
+    """Whether a worker and an aggregator find each other there; no secret is logged."""
+    with (
+        publish(lambda: Load(1, 2, 3, 4), nats=server, worker_id=1),
+        Fleet(nats=server, **SOON) as fleet,
+    ):
+        until(lambda: figures(fleet, "llm_load_avg") == {None: 3.0})
+    assert not any("s3cret" in line for line in lines())
+
+
+def test_nats_lets_in_by_user_and_password(caplog):
+    """Both are given apart or in the URL; without them, or with others, the log says why not."""
+    port = free_port()
+    url = f"nats://127.0.0.1:{port}"
+    with logged(caplog) as lines, nats_server(port, "--user", "me", "--pass", "s3cret"):
+        lets_in(NatsServer(url, user="me", password="s3cret"), lines)
+        lets_in(url.replace("://", "://me:s3cret@"), lines)
+        for wrong in (NatsServer(url), NatsServer(url, user="me", password="s3cret2")):
+            caplog.clear()
+            with Fleet(nats=wrong, **SOON):
+                until(lambda: any("authorization violation" in line for line in lines()))
+            assert not any("s3cret" in line for line in lines())
+
+
+def test_nats_lets_in_by_a_token_and_over_tls(caplog, certificates):
+    """A token is given apart or in the URL; certificates of both sides are checked."""
+    port = free_port()
+    files = {name: str(certificates / name) for name in ("ca.pem", "server.pem", "server.key")}
+    options = ("--tlsverify", "--tlscert", files["server.pem"], "--tlskey", files["server.key"])
+    url = f"tls://localhost:{port}"
+    client = {
+        "ca": files["ca.pem"],
+        "certificate": certificates / "client.pem",
+        "key": certificates / "client.key",
+    }
+    with (
+        logged(caplog) as lines,
+        nats_server(port, "--auth", "s3cret", *options, "--tlscacert", files["ca.pem"]),
+    ):
+        lets_in(NatsServer(url, token="s3cret", **client), lines)
+        lets_in(NatsServer(url.replace("://", "://s3cret@"), tls=True, **client), lines)
+        caplog.clear()
+        with Fleet(nats=NatsServer(url, token="s3cret"), **SOON):
+            until(lambda: any(line.startswith("Cannot reach") for line in lines()))
+
+
+def test_a_nats_server_that_is_none_is_refused(tmp_path):
+    """A file that is not there, and what does not go together, are named at once."""
+    with pytest.raises(FileNotFoundError, match="no-such-file"):
+        Fleet(nats=NatsServer(credentials=tmp_path / "no-such-file"))
+    with pytest.raises(ValueError, match="a user has a password, and a password a user"):
+        publish(lambda: Load(1, 2, 3, 4), nats=NatsServer("nats://a", user="me"))
+    with pytest.raises(ValueError, match="it must be a URL such as nats://"):
+        Fleet(nats="ftp://me:s3cret@a")
 
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z +(INFO|WARN) metrics: (.*)")

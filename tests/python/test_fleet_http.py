@@ -1,8 +1,10 @@
 """Workers' pages over HTTP, added up: real pages, lists of workers, Pushgateway and Prometheus."""
 
+import gzip
 import json
 import re
 import socket
+import struct
 import subprocess
 import threading
 from contextlib import ExitStack, contextmanager
@@ -13,12 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nats_server import until
-from ryot_metrics import client
+from ryot_metrics import Engine, SamplingParams, client
 from ryot_metrics.fleet import Fleet
 from ryot_metrics.scrape import serve_metrics
+from ryot_metrics.testing import isolated
 from test_client_push import page as gateway_page
 from test_client_push import pushgateway  # noqa: F401
-from test_fleet import SOON, command, logged
+from test_fleet import LINE, SOON, command, logged
 from test_prometheus import binary, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +107,90 @@ def test_each_keeps_the_gauges_of_workers_apart(stack):
         expected = {("depth", workers[0].address): 2, ("depth", workers[1].address): 6}
         until(lambda: expected.items() <= samples(fleet.page()).items())
         assert "jobs" not in fleet.page()
+
+
+@pytest.mark.parametrize(("profile", "slots"), [("ryot", 8), ("vllm", None)])
+def test_an_engine_s_page_gives_the_document_s_families(stack, profile, slots):
+    """Slots, blocks and hits of an engine come from its own page, and vLLM's names give theirs."""
+    metrics = stack.enter_context(isolated())
+    engine = stack.enter_context(Engine("toy"))
+    for _ in range(2):
+        engine.generate("the same beginning " * 20, SamplingParams(max_tokens=2))
+    server = stack.enter_context(serve_metrics(0, registry=metrics.registry, profile=profile))
+    address = server.address
+    with Fleet(targets=[address], **QUICK) as fleet:
+        until(lambda: fleet.workers().endpoints)
+        ((worker, *load),) = fleet.workers().endpoints
+        assert (worker, load[0]) == (address, server.url)
+        assert load[1:3] == [0, slots]
+        shown = samples(fleet.page())
+
+        def of(name):
+            return shown.get((name, "backend", "generate", address))
+
+        assert of("llm_kv_blocks_total") == 4096
+        assert of("llm_requests_total_slots") == slots
+        used = of("llm_kv_blocks_active")
+        assert shown["llm_load_avg", "backend", "generate"] == used >= 0
+        rate, looked_up = of("llm_kv_hit_rate_percent"), of("llm_kv_hit_rate_isl_blocks")
+        assert rate == 100 * of("llm_kv_hit_rate_overlap_blocks") / looked_up
+        assert 0 < rate < 100
+        server.shutdown()
+        until(lambda: "llm_" not in fleet.page())
+
+
+def test_the_command_warns_until_a_worker_is_there(stack):
+    """Workers over HTTP alone: each second a warning, until one answers; then its load is told."""
+    metrics, port = stack.enter_context(isolated()), free_port()
+    stack.enter_context(Engine("toy"))
+    with command("fleet", "--target", f"127.0.0.1:{port}", "--port", "0") as fleet:
+        said = (line.groups() for line in map(LINE.fullmatch, map(str.rstrip, fleet.stderr)))
+        none = ("WARN", "No endpoints found at 1 addresses")
+        until(lambda: next(said) == none)
+        assert next(said) == none
+        stack.enter_context(serve_metrics(port, registry=metrics.registry))
+        address = re.escape(f"127.0.0.1:{port}")
+        load = "request_active_slots: 0, request_total_slots: 8, kv_active_blocks: .*4096"
+        expected = rf'Aggregated metrics: .*name: "{address}".*ForwardPassMetrics {{ {load} }}'
+        until(lambda: re.match(expected, next(said)[1]))
+
+
+class Packed(BaseHTTPRequestHandler):
+    """Answers with gzip, if it is asked for."""
+
+    def do_GET(self):
+        page = b"# TYPE depth gauge\ndepth 7\n"
+        bodies = {
+            "/metrics": gzip.compress(page),
+            "/large": gzip.compress(page + b"#" * 100_000),
+            "/broken": b"no gzip",
+            "/other": page,
+        }
+        assert self.headers["Accept-Encoding"] == "gzip"
+        self.send_response(200)
+        self.send_header("Content-Encoding", "br" if self.path == "/other" else "gzip")
+        self.end_headers()
+        self.wfile.write(bodies[self.path])
+
+    def log_message(self, *_):
+        pass
+
+
+def test_packed_pages_are_read_within_the_limit(stack, caplog):
+    """A page in gzip is unpacked; one that is too large, none or another is named."""
+    address = stack.enter_context(answering(Packed))
+    lines = stack.enter_context(logged(caplog))
+    paths = ("/metrics", "/large", "/broken", "/other")
+    targets = [f"http://{address}{path}" for path in paths]
+    with Fleet(targets=targets, max_page_bytes=1000, **QUICK) as fleet:
+        until(lambda: samples(fleet.page()).get(("depth",)) == 7)
+        for path, reason in (
+            ("/large", "it has more than 1000 bytes (max_page_bytes)"),
+            ("/broken", "it is no gzip: "),
+            ("/other", 'it is encoded as "br"'),
+        ):
+            text = f"Skipping {address}{path}: {reason}"
+            until(lambda text=text: any(line.startswith(text) for line in lines()), text)
 
 
 class Nonsense(BaseHTTPRequestHandler):
@@ -194,6 +281,84 @@ def test_workers_are_found_in_files_lists_and_names(stack, tmp_path, caplog):
             until(lambda: totals(fleet) == 2111)
 
 
+def test_lists_in_yaml_and_by_pattern(stack, tmp_path):
+    """Files that end in .yml are YAML, as Prometheus has them; `*` in a name finds new ones."""
+    one, two = Worker(stack), Worker(stack)
+    one.jobs.inc(1)
+    two.jobs.inc(10)
+    (tmp_path / "a.yml").write_text(f"# first\n- targets: ['{one.address}']\n  labels: {{a: b}}\n")
+    with Fleet(file_sd=[tmp_path / "*.yml"], **QUICK) as fleet:
+        until(lambda: totals(fleet) == 1)
+        (tmp_path / "b.yml").write_text(f"- targets:\n  - {two.address}\n")
+        (tmp_path / "c.json").write_text("not looked at")
+        until(lambda: totals(fleet) == 11)
+
+
+class Names:
+    """A DNS server of a few records, by name and type."""
+
+    A, SRV = 1, 33
+
+    def __init__(self):
+        self.records = {}
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                query, sender = self.socket.recvfrom(4096)
+            except OSError:
+                return
+            self.socket.sendto(self.answer(query), sender)
+
+    def answer(self, query):
+        end = query.index(0, 12) + 5
+        name, (kind,) = query[12 : end - 5], struct.unpack(">H", query[end - 4 : end - 2])
+        found = self.records.get((name.lower(), kind), [])
+        known = any(name.lower() == of for of, _ in self.records)
+        counts = (0x8180 if known else 0x8183, 1, len(found), 0, 0)
+        record = b"\xc0\x0c" + struct.pack(">HHI", kind, 1, 0)
+        answers = (record + struct.pack(">H", len(data)) + data for data in found)
+        return query[:2] + struct.pack(">5H", *counts) + query[12:end] + b"".join(answers)
+
+
+def encoded(name):
+    return b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+
+
+def srv(host, port):
+    return struct.pack(">3H", 0, 0, port) + encoded(host) + b"\0"
+
+
+def test_names_of_services_are_looked_up(stack, caplog):
+    """SRV records name hosts and ports, a name has addresses; without records there are none."""
+    workers = [Worker(stack) for _ in range(3)]
+    ports = []
+    for worker, count in zip(workers, (1, 10, 100), strict=True):
+        worker.jobs.inc(count)
+        ports.append(int(worker.address.rpartition(":")[2]))
+    names = Names()
+    stack.callback(names.socket.close)
+    service, host = encoded("_metrics._tcp.fleet.test"), encoded("fleet.test")
+    names.records[host, Names.A] = [bytes([127, 0, 0, 1])]
+    names.records[service, Names.SRV] = [srv("localhost", ports[0])]
+    lines = stack.enter_context(logged(caplog))
+    places = ["_metrics._tcp.fleet.test", f"fleet.test:{ports[2]}"]
+    with Fleet(dns=places, dns_server=names.address, **QUICK) as fleet:
+        until(lambda: totals(fleet) == 101)
+        names.records[service, Names.SRV] = [srv("localhost", ports[1])]
+        until(lambda: totals(fleet) == 111)
+        until(lambda: f"localhost:{ports[0]} is named no more" in lines())
+        del names.records[service, Names.SRV]
+        until(lambda: f"localhost:{ports[1]} is named no more" in lines())
+        names.socket.close()
+        workers[2].jobs.inc(100)
+        until(lambda: totals(fleet) == 211)  # who is named stays so while nobody answers
+
+
 def test_a_real_pushgateway_has_the_page(pushgateway, stack):  # noqa: F811
     """The command pushes the workers' sums; what leaves the page leaves the gateway."""
     worker = Worker(stack)
@@ -248,7 +413,8 @@ def test_prometheus_finds_the_workers_as_the_document_says(stack, tmp_path):
     [
         ({"targets": ["a b"]}, 'target is "a b"; it must be HOST:PORT'),
         ({"http_sd": ["nowhere"]}, 'http_sd is "nowhere"; it must be a URL'),
-        ({"dns": ["name"]}, 'dns is "name"; it must be NAME:PORT'),
+        ({"dns": ["name:x"]}, 'dns is "name:x"; it must be NAME:PORT, or NAME for its SRV'),
+        ({"dns_server": "name"}, 'dns_server is "name"; it must be an address'),
         ({"gauges": {"a": "most"}}, 'gauge is "a=most"; it must be NAME=MODE'),
         ({"timeout": 0.001}, "timeout is 0.001 s; it must be at least 0.01 s"),
         ({"series_limit": 0}, "series_limit is 0; it must be at least 1"),

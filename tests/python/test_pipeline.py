@@ -11,6 +11,8 @@ from dataclasses import fields
 
 import pytest
 
+from ryot_metrics import configure
+from ryot_metrics.config import settings
 from ryot_metrics.pipeline import (
     OverallSummary,
     PipelineEvents,
@@ -266,6 +268,32 @@ def test_limits_have_limits(options, message):
     """A limit out of its range is refused with both numbers."""
     with pytest.raises(ValueError, match=message):
         PipelineStats(["draft"], **options)
+
+
+def test_the_settings_are_the_limits_of_what_is_made_then():
+    """`configure` says what is kept where the constructor does not, and refuses what it would."""
+    configure(pipeline_recent=2, pipeline_max_open=1, pipeline_max_buffered=1)
+    try:
+        stats, told, events = PipelineStats(["0"]), PipelineStats(["0"], recent=3), PipelineEvents()
+        for number in range(4):
+            for of in (stats, told):
+                of.request_started(str(number), number)
+                of.request_finished(str(number), at=number + 1)
+        assert (len(stats.tables().requests), len(told.tables().requests)) == (2, 3)
+        stats.request_started("a", 9)
+        stats.request_started("b", 9)
+        assert stats.open_requests == 1
+        events.stage_started("a", "0", at=1)
+        events.stage_started("b", "0", at=1)
+        assert len(events.to_wire().splitlines()) == 1
+        for name, most in (("recent", 100_000), ("max_open", 1_000_000), ("max_buffered", 10**7)):
+            for bad in (-1, 0, most + 1):
+                message = f"pipeline_{name} is {bad}; it must be 1 to {most}"
+                with pytest.raises(ValueError, match=message):
+                    configure(**{f"pipeline_{name}": bad})
+    finally:
+        configure(pipeline_recent=None, pipeline_max_open=None, pipeline_max_buffered=None)
+    assert settings().pipeline_recent == 256
 
 
 def test_what_nobody_fetches_does_not_grow():

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from ryot_metrics.fleet.aggregator import Endpoint, Fleet, Workers
 from ryot_metrics.fleet.names import COMPONENT, ENDPOINT, NAMESPACE, NATS
+from ryot_metrics.fleet.server import NatsServer
 from ryot_metrics.fleet.worker import Load, Worker, mock_workers, publish
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Endpoint",
     "Fleet",
     "Load",
+    "NatsServer",
     "Worker",
     "Workers",
     "mock_workers",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ryot_metrics._ryot_metrics import NativeFleet
-from ryot_metrics.fleet._running import Running
+from ryot_metrics.fleet._logged import Logged
 from ryot_metrics.fleet.names import COMPONENT, ENDPOINT, NAMESPACE, PUSH_JOB
+from ryot_metrics.fleet.server import NatsServer
 
 if TYPE_CHECKING:
     import os
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Endpoint(NamedTuple):
-    """One worker's load.
+    """One worker's load; what its page does not say is None.
 
     Attributes:
-        name: `worker-` and its number.
-        subject: Where requests reach it.
+        name: `worker-` and its number, or its address.
+        subject: Where requests reach it, or its page.
         request_active_slots: Requests that run.
         request_total_slots: Requests that could run at once.
         kv_active_blocks: Blocks of the KV cache that running requests use.
@@ -27,10 +28,10 @@ class Endpoint(NamedTuple):
 
     name: str
     subject: str
-    request_active_slots: int
-    request_total_slots: int
-    kv_active_blocks: int
-    kv_total_blocks: int
+    request_active_slots: int | None
+    request_total_slots: int | None
+    kv_active_blocks: int | None
+    kv_total_blocks: int | None
 
 
 class Workers(NamedTuple):
@@ -38,8 +39,8 @@ class Workers(NamedTuple):
 
     Attributes:
         endpoints: The workers, in the order of their numbers.
-        load_avg: Active KV blocks of a worker, on average; None without workers.
-        load_std: Their population standard deviation; None without workers.
+        load_avg: Active KV blocks of a worker, on average; None if no worker tells them.
+        load_std: Their population standard deviation; None if no worker tells them.
     """
 
     endpoints: list[Endpoint]
@@ -47,11 +48,12 @@ class Workers(NamedTuple):
     load_std: float | None
 
 
-class Fleet(Running):
+class Fleet(Logged):
     """Collects the load of a component's workers, and serves it to Prometheus.
 
-    Workers on NATS tell their load. The pages of workers that are read over HTTP are added up, each
-    family by its type: counters and histograms never go down, whoever comes and goes; gauges are
+    Workers on NATS tell their load; the pages of workers that are read over HTTP tell it by the
+    families of their engine, of this package or of vLLM. Those pages are added up too, each family
+    by its type: counters and histograms never go down, whoever comes and goes; gauges are
     those of the workers that are there. A worker that is slow, gone or talks nonsense costs nobody
     else anything; it is named in the log, counted in `ryot_fleet_failures_total`, and leaves after
     `stale_after`.
@@ -63,7 +65,7 @@ class Fleet(Running):
         namespace: What all components of the deployment share.
         component: Whose workers to collect from.
         endpoint: What the workers serve.
-        nats: The NATS server's URL. It may be away, now or later.
+        nats: The NATS server, or its URL. It may be away, now or later.
         service: The name of the workers' service; by default it is made of namespace and
             component.
         host: The address of the page; by default there is none, and `page` has it.
@@ -74,9 +76,13 @@ class Fleet(Running):
         push_interval: Seconds between two pushes, 2 by default, at least 0.1.
         push_job: The label `job` of what is pushed.
         targets: Workers that are read over HTTP: `host:port`, or URLs.
-        file_sd: Files that name workers, in the form of Prometheus' `file_sd`, as JSON.
+        file_sd: Files that name workers, in the form of Prometheus' `file_sd`: YAML where the name
+            ends in `.yml` or `.yaml`, JSON elsewhere. In a file's name, `*` stands for any text.
         http_sd: URLs that name workers, in the form of Prometheus' `http_sd`.
-        dns: `name:port`; every address of the name is a worker.
+        dns: `name:port`, of which every address is a worker; or `name`, whose SRV records tell
+            hosts and ports.
+        dns_server: The DNS server to ask, as `address` or `address:port`; by default, the
+            system's.
         refresh_interval: Seconds between two looks at where workers are named, 5 by default, at
             least 0.1.
         timeout: Seconds that an answer over HTTP may take, 1 by default, at least 0.01.
@@ -95,7 +101,7 @@ class Fleet(Running):
 
     Raises:
         ValueError: If a value is outside its range.
-        OSError: If the address is taken or not allowed.
+        OSError: If the address is taken or not allowed, or a file for NATS cannot be read.
 
     Example:
         >>> with Fleet("dynemo", nats="nats://127.0.0.1:1", host="127.0.0.1") as fleet:
@@ -111,7 +117,7 @@ class Fleet(Running):
         component: str = COMPONENT,
         endpoint: str = ENDPOINT,
         *,
-        nats: str | None = None,
+        nats: str | NatsServer | None = None,
         service: str | None = None,
         host: str | None = None,
         port: int = 0,
@@ -123,6 +129,7 @@ class Fleet(Running):
         file_sd: Sequence[str | os.PathLike[str]] = (),
         http_sd: Sequence[str] = (),
         dns: Sequence[str] = (),
+        dns_server: str | None = None,
         refresh_interval: float | None = None,
         timeout: float | None = None,
         max_page_bytes: int | None = None,
@@ -140,7 +147,7 @@ class Fleet(Running):
                 component,
                 endpoint,
                 service=service,
-                nats=nats,
+                nats=None if nats is None else NatsServer.of(nats),
                 host=host,
                 port=port,
                 serve_sd=serve_sd,
@@ -151,6 +158,7 @@ class Fleet(Running):
                 file_sd=list(file_sd),
                 http_sd=list(http_sd),
                 dns=list(dns),
+                dns_server=dns_server,
                 refresh_interval=refresh_interval,
                 timeout=timeout,
                 max_page_bytes=max_page_bytes,
@@ -190,6 +198,4 @@ class Fleet(Running):
             Workers(endpoints=[], load_avg=None, load_std=None)
         """
         rows, mean, deviation = self._native.workers()
-        if not rows:
-            return Workers([], None, None)
         return Workers([Endpoint(*row) for row in rows], mean, deviation)

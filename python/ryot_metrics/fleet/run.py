@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from ryot_metrics.fleet import _running
+from ryot_metrics.fleet._logged import logger
 from ryot_metrics.fleet.aggregator import Fleet
 from ryot_metrics.fleet.names import COMPONENT, ENDPOINT, NAMESPACE, NATS
+from ryot_metrics.fleet.server import NatsServer
 from ryot_metrics.fleet.worker import mock_workers
 
 if TYPE_CHECKING:
@@ -22,13 +23,35 @@ if TYPE_CHECKING:
 
 LISTS = (
     ("--target", "HOST:PORT", "read this worker's page over HTTP; may be repeated, as all below"),
-    ("--file-sd", "FILE", "read the workers that this file names, as Prometheus' file_sd"),
+    (
+        "--file-sd",
+        "FILE",
+        "read the workers that this file names, as Prometheus' file_sd; JSON or YAML",
+    ),
     ("--http-sd", "URL", "read the workers that this URL names, as Prometheus' http_sd"),
-    ("--dns", "NAME:PORT", "read the workers at every address of this name"),
+    (
+        "--dns",
+        "NAME[:PORT]",
+        "read the workers at every address of this name, or, without a port,"
+        " at those of its SRV records",
+    ),
     ("--family", "NAME", "add only such families up; * is any text (default: all)"),
     ("--gauge", "NAME=MODE", "combine such gauges by sum (the default), min, max, mean or each"),
 )
 """Options that may be repeated."""
+ACCESS = {
+    "--nats-user": (
+        "NATS_AUTH_USERNAME",
+        "NAME",
+        "the user, whose password is $NATS_AUTH_PASSWORD",
+    ),
+    "--nats-credentials": ("NATS_AUTH_CREDENTIALS_FILE", "FILE", "a user's JWT and key"),
+    "--nats-ca": ("NATS_CA", "FILE", "authorities of the server's certificate, as PEM"),
+    "--nats-certificate": ("NATS_CERT", "FILE", "the client's own certificate, as PEM"),
+    "--nats-key": ("NATS_KEY", "FILE", "its key, as PEM"),
+}
+"""Options by which a NATS server lets one in: their variables, and what they are. What is secret is
+no option, since options can be seen: $NATS_AUTH_PASSWORD, and $NATS_AUTH_TOKEN."""
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING"}
 
 
@@ -41,6 +64,9 @@ def add_fleet(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _add_seconds(fleet, "--poll-interval", 1.0, "between two polls")
     for name, metavar, text in LISTS:
         fleet.add_argument(name, action="append", default=[], metavar=metavar, help=text)
+    fleet.add_argument(
+        "--dns-server", metavar="ADDRESS[:PORT]", help="ask this server (default: the system's)"
+    )
     _add_seconds(fleet, "--timeout", 1.0, "that an answer over HTTP may take")
     fleet.add_argument(
         "--push", action="store_true", help="push to a Pushgateway at HOST:PORT, serve nothing"
@@ -70,6 +96,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     server = os.environ.get("NATS_SERVER", NATS)
     parser.add_argument("--nats", metavar="URL", help=f"the NATS server (default: {server})")
+    for name, (keyword, metavar, text) in ACCESS.items():
+        help_text = f"{text} (default: ${keyword})"
+        parser.add_argument(name, metavar=metavar, default=os.environ.get(keyword), help=help_text)
+    parser.add_argument("--nats-tls", action="store_true", help="insist on TLS")
     level = os.environ.get("DYN_LOG", "info").lower()
     parser.add_argument(
         "--log-level",
@@ -84,8 +114,18 @@ def _add_seconds(parser: argparse.ArgumentParser, name: str, value: float, what:
     parser.add_argument(name, type=float, default=value, metavar="S", help=text)
 
 
-def _nats(arguments: argparse.Namespace) -> str:
-    return str(arguments.nats or os.environ.get("NATS_SERVER", NATS))
+def _nats(arguments: argparse.Namespace) -> NatsServer:
+    return NatsServer(
+        arguments.nats or os.environ.get("NATS_SERVER", NATS),
+        user=arguments.nats_user,
+        password=os.environ.get("NATS_AUTH_PASSWORD"),
+        token=os.environ.get("NATS_AUTH_TOKEN"),
+        credentials=arguments.nats_credentials,
+        tls=arguments.nats_tls,
+        ca=arguments.nats_ca,
+        certificate=arguments.nats_certificate,
+        key=arguments.nats_key,
+    )
 
 
 def _fleet(arguments: argparse.Namespace) -> None:
@@ -100,7 +140,7 @@ def _fleet(arguments: argparse.Namespace) -> None:
             arguments.component,
             arguments.endpoint,
             service=arguments.service,
-            nats=arguments.nats if over_http else _nats(arguments),
+            nats=_nats(arguments) if arguments.nats or not over_http else None,
             host=host,
             port=port,
             serve_sd=arguments.serve_sd,
@@ -110,6 +150,7 @@ def _fleet(arguments: argparse.Namespace) -> None:
             file_sd=arguments.file_sd,
             http_sd=arguments.http_sd,
             dns=arguments.dns,
+            dns_server=arguments.dns_server,
             timeout=arguments.timeout,
             families=arguments.family or None,
             gauges=dict(_pair(rule) for rule in arguments.gauge),
@@ -117,9 +158,9 @@ def _fleet(arguments: argparse.Namespace) -> None:
         ) as fleet,
     ):
         if fleet.url is None:
-            _running.logger.info("Pushing metrics to %s", gateway)
+            logger.info("Pushing metrics to %s", gateway)
         else:
-            _running.logger.info("Prometheus metrics at %s", fleet.url)
+            logger.info("Prometheus metrics at %s", fleet.url)
         stop.wait()
 
 
@@ -165,14 +206,14 @@ def _logging(target: str, level: str) -> Iterator[None]:
     """Writes what a fleet says to the standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(target))
-    before = _running.logger.level
-    _running.logger.addHandler(handler)
-    _running.logger.setLevel(LEVELS[level])
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(LEVELS[level])
     try:
         yield
     finally:
-        _running.logger.removeHandler(handler)
-        _running.logger.setLevel(before)
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager

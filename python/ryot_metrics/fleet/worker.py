@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ryot_metrics._ryot_metrics import NativeWorker
-from ryot_metrics.fleet._running import Running
+from ryot_metrics.fleet._logged import Logged
 from ryot_metrics.fleet.names import COMPONENT, ENDPOINT, NAMESPACE, NATS
+from ryot_metrics.fleet.server import NatsServer
 
 if TYPE_CHECKING:
     from ryot_metrics.engine import Engine
@@ -33,7 +34,7 @@ class Load(NamedTuple):
     overlap_blocks: int = 0
 
 
-class Worker(Running):
+class Worker(Logged):
     """Workers on NATS; `publish` and `mock_workers` make it."""
 
     _native: NativeWorker
@@ -47,7 +48,7 @@ class Worker(Running):
 def publish(
     source: Engine | Callable[[], Load | Mapping[str, int]],
     *,
-    nats: str = NATS,
+    nats: str | NatsServer = NATS,
     namespace: str = NAMESPACE,
     component: str = COMPONENT,
     endpoint: str = ENDPOINT,
@@ -63,7 +64,7 @@ def publish(
 
     Args:
         source: An engine, or a callable that gives a `Load` or a mapping with its names.
-        nats: The NATS server's URL. It may be away, now or later.
+        nats: The NATS server, or its URL. It may be away, now or later.
         namespace: What all components of the deployment share.
         component: Whose worker this is.
         endpoint: What it serves.
@@ -88,7 +89,7 @@ def publish(
     return Worker(
         NativeWorker.of(
             told,
-            nats,
+            NatsServer.of(nats),
             namespace,
             component,
             endpoint,
@@ -111,7 +112,7 @@ def mock_workers(
     count: int = 1,
     *,
     seed: int | None = None,
-    nats: str = NATS,
+    nats: str | NatsServer = NATS,
     namespace: str = NAMESPACE,
     component: str = COMPONENT,
     endpoint: str = ENDPOINT,
@@ -123,7 +124,7 @@ def mock_workers(
     Args:
         count: How many.
         seed: Makes their numbers, loads and events repeatable.
-        nats: The NATS server's URL.
+        nats: The NATS server, or its URL.
         namespace: What all components of the deployment share.
         component: Whose workers they are.
         endpoint: What they serve.
@@ -145,7 +146,7 @@ def mock_workers(
     native = NativeWorker.mock(
         count,
         seed,
-        nats,
+        NatsServer.of(nats),
         namespace,
         component,
         endpoint,

@@ -129,6 +129,11 @@ impl Scheduler {
         }
     }
 
+    /// Sequences that can run at once.
+    pub fn slots(&self) -> usize {
+        self.config.parallel
+    }
+
     /// Puts a sequence into the queue, unless its promise cannot be kept and that is to be refused.
     /// Its cells must fit into the context.
     pub fn add(&mut self, mut sequence: Sequence, now: Nanos) -> Verdict {

@@ -41,6 +41,17 @@ pub struct Limits {
     pub open: usize,
 }
 
+impl Limits {
+    /// Whether each is within its range.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] with its name, which begins so.
+    pub fn check(&self, prefix: &str) -> error::Result<()> {
+        check_limit(&format!("{prefix}recent"), self.recent, RECENT_LIMIT)?;
+        check_limit(&format!("{prefix}max_open"), self.open, OPEN_LIMIT)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { recent: 256, open: 10_000 }
@@ -95,8 +106,7 @@ impl Pipeline {
     pub fn new(stages: &[impl AsRef<str>], limits: Limits) -> error::Result<Self> {
         let stages: Vec<Box<str>> = stages.iter().map(|stage| stage.as_ref().into()).collect();
         check_stages(&stages)?;
-        check("recent", limits.recent, RECENT_LIMIT)?;
-        check("max_open", limits.open, OPEN_LIMIT)?;
+        limits.check("")?;
         Ok(Self {
             stages,
             limits,
@@ -208,9 +218,9 @@ impl Pipeline {
 }
 
 fn check_stages(stages: &[Box<str>]) -> error::Result<()> {
-    check("the number of stages", stages.len(), STAGES_LIMIT)?;
+    check_limit("the number of stages", stages.len(), STAGES_LIMIT)?;
     for (index, stage) in stages.iter().enumerate() {
-        check(&format!("the length of stage {stage:?}"), stage.len(), NAME_LIMIT)?;
+        check_limit(&format!("the length of stage {stage:?}"), stage.len(), NAME_LIMIT)?;
         if stages[..index].contains(stage) {
             let text = format!("stages has {stage:?} twice; each must have a name of its own");
             return Err(Error::InvalidArgument(text));
@@ -219,7 +229,8 @@ fn check_stages(stages: &[Box<str>]) -> error::Result<()> {
     Ok(())
 }
 
-fn check(what: &str, value: usize, most: usize) -> error::Result<()> {
+/// Whether a limit is within its range, from 1 on.
+pub(super) fn check_limit(what: &str, value: usize, most: usize) -> error::Result<()> {
     if (1..=most).contains(&value) {
         return Ok(());
     }

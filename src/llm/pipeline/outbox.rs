@@ -26,7 +26,7 @@ impl Outbox {
     /// [`Error::InvalidArgument`](crate::error::Error::InvalidArgument) for a limit out of its
     /// range.
     pub fn new(source: u64, limit: usize) -> Result<Self> {
-        super::check("max_buffered", limit, OUTBOX_LIMIT_MAX)?;
+        super::check_limit("max_buffered", limit, OUTBOX_LIMIT_MAX)?;
         Ok(Self { source, next: 0, limit, events: VecDeque::new() })
     }
 
