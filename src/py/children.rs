@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
 use parking_lot::RwLock;
-use pyo3::PyClass;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{PyClass, PyClassInitializer};
 use smallvec::SmallVec;
 
 use super::handle::Handle;
@@ -32,14 +32,11 @@ pub(super) trait Metric: PyClass<Frozen = True> + Sync {
 }
 
 /// The child with these label values, by position or by keyword.
-pub(super) fn labels<M: Metric>(
+pub(super) fn labels<M: Metric + Into<PyClassInitializer<M>>>(
     metric: &M,
     labelvalues: &Bound<'_, PyTuple>,
     labelkwargs: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Py<M>>
-where
-    M: Into<pyo3::PyClassInitializer<M>>,
-{
+) -> PyResult<Py<M>> {
     let py = labelvalues.py();
     let family = &metric.handle().family;
     let Some(parent) = metric.children() else {

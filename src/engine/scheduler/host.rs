@@ -55,7 +55,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(limit: u64, divisible: bool) -> Self {
-        Self { limit, divisible, ..Self::default() }
+        Self { divisible, limit, ..Self::default() }
     }
 
     /// Forgets all copies. Their keys are never used again.
