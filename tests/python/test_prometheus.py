@@ -32,9 +32,10 @@ from ryot_metrics.pipeline import PipelineStats
 from ryot_metrics.scrape import serve_metrics
 from test_facts import CALLS
 
-# The first need a GPU's driver, then a model with weights and a prefix cache; the others are an
-# aggregator's.
+# The first needs worker processes, then a GPU's driver, then a model with weights and a prefix
+# cache; the others are an aggregator's.
 ELSEWHERE = {
+    "ryot_metrics_unshared_series",
     "ryot_gpu_memory_total_bytes",
     "ryot_gpu_power_watts",
     "ryot_gpu_temperature_celsius",
