@@ -14,7 +14,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use super::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// Cells of one segment of a file: a megabyte.
-pub(super) const SEGMENT_CELLS: u64 = if cfg!(feature = "loom") { 1024 } else { 131_072 };
+pub(super) const SEGMENT_CELLS: u64 =
+    if cfg!(any(feature = "loom", miri)) { 1024 } else { 131_072 };
 /// Its bytes.
 pub(super) const SEGMENT_BYTES: u64 = SEGMENT_CELLS * 8;
 

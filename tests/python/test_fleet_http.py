@@ -310,9 +310,9 @@ class Names:
         while True:
             try:
                 query, sender = self.socket.recvfrom(4096)
-            except OSError:
+                self.socket.sendto(self.answer(query), sender)
+            except OSError:  # it was closed
                 return
-            self.socket.sendto(self.answer(query), sender)
 
     def answer(self, query):
         end = query.index(0, 12) + 5

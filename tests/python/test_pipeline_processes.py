@@ -75,6 +75,7 @@ def test_three_processes():
     assert taken == REQUESTS * (2 * len(STAGES) + 2 * (len(STAGES) - 1))
     tables = stats.tables()
     assert tables.overall.e2e_requests == REQUESTS
+    in_flight = []  # none, where a receiver is there before its sender's block has ended
     for number in range(REQUESTS):
         name, size = f"r{number}", number + 1
         request, edges = tables.requests[name], tables.transfers[name]
@@ -82,10 +83,11 @@ def test_three_processes():
         assert [edge.size_bytes for edge in edges.values()] == [2 * size, 4 * size]
         assert list(edges) == [f"{a}->{b}" for a, b in pairwise(STAGES)]
         assert all(edge.in_flight_time_ms < request.e2e_total_ms for edge in edges.values())
-        assert any(edge.in_flight_time_ms > 0 for edge in edges.values())
+        in_flight += [edge.in_flight_time_ms for edge in edges.values()]
         parts = [
             edge.tx_time_ms + edge.rx_decode_time_ms + edge.in_flight_time_ms
             for edge in edges.values()
         ]
         assert abs(sum(parts) - request.transfers_total_time_ms) < 1e-9
         assert list(tables.stages[name]) == STAGES
+    assert any(time > 0 for time in in_flight)

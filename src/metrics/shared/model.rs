@@ -44,7 +44,9 @@ fn model(_: usize, run: impl Fn()) {
 }
 
 fn process(memory: &Arc<Memory>) -> Arc<Shared> {
-    Shared::open_in(Path::new("memory"), Backing::Memory(memory.clone())).unwrap()
+    let shared = Shared::open_in(Path::new("memory"), Backing::Memory(memory.clone())).unwrap();
+    shared.set_lock_wait(60.0); // miri is slow
+    shared
 }
 
 fn processes<const N: usize>() -> [Arc<Shared>; N] {
