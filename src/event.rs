@@ -304,6 +304,11 @@ pub enum Event {
         /// Prompts waited, and the guard of latencies let none of them in.
         prefill_skipped: bool,
     },
+    /// A step was given up for a request or a cancellation that came; it is computed again.
+    StepInterrupted {
+        /// How long it had been computed, in nanoseconds.
+        nanos: Nanos,
+    },
     /// The KV cache holds another number of tokens than before.
     Occupied {
         /// How many.

@@ -29,6 +29,7 @@ ENGINE_OPTIONS = (
     (None, "--max-queue", "requests that may wait; more are answered with 429"),
     (None, "--policy", "how many prompt tokens a step takes: slo or uma"),
     (None, "--step-ms", "milliseconds that prompts add to a step, at most"),
+    (None, "--lone-step-ms", "the same for a step of prompts alone, which gives way to requests"),
     (None, "--ttft-ms", "promise for the first token of requests that name none"),
     (None, "--tbt-ms", "promise for the time between two tokens of requests that name none"),
     (None, "--overload", "where a promise cannot be kept: accept, relegate or reject"),

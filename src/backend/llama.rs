@@ -4,6 +4,7 @@
 //! gets there: a batch larger than `n_batch`, an unknown token, a row in several sequences, two
 //! contexts made at once. Must not know: requests, scheduling, sampling.
 
+mod halt;
 mod stage;
 mod state;
 
@@ -12,6 +13,7 @@ use std::io::{ErrorKind, Read};
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::context::LlamaContext;
@@ -27,6 +29,7 @@ use llama_cpp_2::{
 };
 use parking_lot::Mutex;
 
+use self::halt::Halt;
 use self::stage::LlamaStage;
 use self::state::State;
 use crate::backend::{
@@ -116,14 +119,16 @@ impl Model for Llama {
     }
 
     fn run(&self, config: &DecoderConfig, body: &mut dyn FnMut(&mut dyn Decoder)) -> Result<()> {
+        let halt = Halt::default();
         let making = MAKING_CONTEXT.lock();
         let context = self
             .model
-            .new_context(backend(), context_params(config))
+            .new_context(backend(), halt.heeded_by(context_params(config)))
             .map_err(|LlamaContextLoadError::NullReturn| no_context(config))?;
         drop(making);
         body(&mut LlamaDecoder {
             context,
+            halt: &halt,
             batch: LlamaBatch::new(config.batch_size, 1),
             config,
             vocab: self.info.vocab_size,
@@ -136,6 +141,7 @@ impl Model for Llama {
 
 struct LlamaDecoder<'model> {
     context: LlamaContext<'model>,
+    halt: &'model Halt,
     batch: LlamaBatch<'static>,
     config: &'model DecoderConfig,
     vocab: usize,
@@ -199,6 +205,15 @@ impl Decoder for LlamaDecoder<'_> {
         })?;
         self.context.synchronize(); // a GPU computes on; the step has ended when it has
         Ok(())
+    }
+
+    fn decode_unless(
+        &mut self,
+        rows: &[Row],
+        halt: &AtomicBool,
+    ) -> std::result::Result<(), DecodeFailure> {
+        let heeded = self.halt;
+        heeded.during(halt, || self.decode(rows))
     }
 
     fn logits(&self, row: usize) -> &[f32] {
@@ -366,6 +381,8 @@ fn describe(model: &LlamaModel, path: &Path, device: String) -> ModelInfo {
         causal: causal.map_or(true, |text| text != "false"),
         pooling: pooling.and_then(|number| pooling_name(&number)),
         divisible: !(model.is_recurrent() || model.is_hybrid()),
+        // A GPU takes a whole graph and cannot be stopped; a recurrent state cannot go back.
+        interruptible: device == "cpu" && !(model.is_recurrent() || model.is_hybrid()),
         device,
         chat_template: model.chat_template(None).ok().and_then(|text| text.to_string().ok()),
         bos_text: text(vocab.bos()),

@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -49,6 +50,8 @@ pub struct ModelInfo {
     pub kv_bytes_per_token: Option<u64>,
     /// Whether a sequence can be cut and shared at any position; a recurrent state cannot.
     pub divisible: bool,
+    /// Whether a step that is under way can be given up: [`Decoder::decode_unless`].
+    pub interruptible: bool,
     /// Whether a token knows only those before it. If not, a prompt must be computed as a whole.
     pub causal: bool,
     /// How its file says that vectors of tokens become one: `mean`, `last` or `cls`.
@@ -203,6 +206,17 @@ pub trait Decoder {
 
     /// Computes the rows, at most [`DecoderConfig::batch_size`] of them.
     fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure>;
+
+    /// The same, but gives up soon after `halt` is set, with [`DecodeFailure::Aborted`], and
+    /// remembers nothing of the rows then. Only for a model that is
+    /// [interruptible](ModelInfo::interruptible).
+    fn decode_unless(
+        &mut self,
+        rows: &[Row],
+        _halt: &AtomicBool,
+    ) -> std::result::Result<(), DecodeFailure> {
+        self.decode(rows)
+    }
 
     /// The logits after a row of the last batch, one per token of the vocabulary.
     ///

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::backend::{
@@ -16,6 +17,9 @@ use crate::error::Result;
 
 /// The token that ends an answer; the tokens below it are the 256 bytes.
 pub const END: Token = 256;
+
+/// How long a step sleeps before it looks whether it is to give up.
+const NAP: Duration = Duration::from_millis(5);
 
 const VOCAB: usize = 257;
 const WIDTH: usize = 16;
@@ -53,6 +57,7 @@ impl Default for Toy {
                 size_bytes: 0,
                 kv_bytes_per_token: None,
                 divisible: true,
+                interruptible: true,
                 causal: true,
                 pooling: None,
                 device: "cpu".to_owned(),
@@ -266,11 +271,24 @@ impl Decoder for ToyDecoder<'_> {
     }
 
     fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
+        self.decode_unless(rows, &AtomicBool::new(false))
+    }
+
+    fn decode_unless(
+        &mut self,
+        rows: &[Row],
+        halt: &AtomicBool,
+    ) -> std::result::Result<(), DecodeFailure> {
         let call = self.calls;
         self.calls += 1;
-        let time = self.toy.step + self.toy.per_row * rows.len() as u32;
-        if !time.is_zero() {
-            std::thread::sleep(time);
+        let mut left = self.toy.step + self.toy.per_row * rows.len() as u32;
+        while !left.is_zero() {
+            if halt.load(Ordering::Relaxed) {
+                return Err(DecodeFailure::Aborted);
+            }
+            let nap = left.min(NAP);
+            std::thread::sleep(nap);
+            left -= nap;
         }
         if rows.is_empty() || rows.len() > self.config.batch_size {
             return Err(fatal(format!("{} rows of {}", rows.len(), self.config.batch_size)));

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -21,7 +22,7 @@ use crate::engine::sampling::SamplingParams;
 use crate::engine::sequence::answer_room;
 use crate::engine::terms::Terms;
 use crate::error::{Error, Result};
-use crate::event::{Event, Observer, Origin, RequestId};
+use crate::event::{Class, Event, Observer, Origin, RequestId};
 
 /// What to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +101,8 @@ struct Inbox {
 pub(super) struct Link {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
+    /// Something came that a step of prompts is to give way to.
+    pub(super) halt: AtomicBool,
     pub(super) gate: Gate,
     /// Held by whoever computes embeddings: one at a time, so that there is one such decoder.
     pub(super) embedding: Mutex<()>,
@@ -111,6 +114,7 @@ impl Link {
         Self {
             inbox: Mutex::default(),
             arrived: Condvar::new(),
+            halt: AtomicBool::new(false),
             gate: Gate::default(),
             embedding: Mutex::default(),
             owner: std::process::id(),
@@ -129,6 +133,7 @@ impl Link {
     /// For the engine: what has come, and whether the engine is closed.
     pub(super) fn take(&self) -> (VecDeque<Command>, bool) {
         let mut inbox = self.inbox.lock();
+        self.halt.store(false, Ordering::Relaxed);
         (std::mem::take(&mut inbox.commands), inbox.closed)
     }
 
@@ -147,7 +152,10 @@ impl Link {
 
     /// From now on nothing is accepted; the engine ends what is live.
     pub(super) fn close(&self) {
-        self.inbox.lock().closed = true;
+        let mut inbox = self.inbox.lock();
+        inbox.closed = true;
+        self.halt.store(true, Ordering::Relaxed);
+        drop(inbox);
         self.arrived.notify_one();
     }
 
@@ -170,7 +178,10 @@ impl Link {
     }
 
     fn tell(&self, command: Command) {
-        self.inbox.lock().commands.push_back(command);
+        let mut inbox = self.inbox.lock();
+        inbox.commands.push_back(command);
+        self.halt.store(true, Ordering::Relaxed);
+        drop(inbox);
         self.arrived.notify_one();
     }
 }
@@ -323,6 +334,9 @@ impl Client {
             mailbox: Arc::clone(&submission.mailbox),
             link: Arc::clone(&self.link),
         };
+        if submission.terms.class == Class::Interactive {
+            self.link.halt.store(true, Ordering::Relaxed);
+        }
         inbox.commands.push_back(Command::Submit(Box::new(submission)));
         drop(inbox);
         self.link.arrived.notify_one();

@@ -5,7 +5,7 @@
 
 use crate::backend::DecoderConfig;
 use crate::clock::Nanos;
-use crate::engine::policy::{FAIRNESS_TOKENS, PolicyKind, STEP};
+use crate::engine::policy::{FAIRNESS_TOKENS, LONE_STEP, PolicyKind, STEP};
 use crate::engine::terms::Terms;
 use crate::error::{Error, Result};
 use crate::event::Class;
@@ -81,6 +81,11 @@ pub struct EngineConfig {
     pub policy: PolicyKind,
     /// The most time, in nanoseconds, that prompts add to a step. Default [`STEP`].
     pub step: Nanos,
+    /// The most time, in nanoseconds, of a step that holds prompts alone, while no answer is under
+    /// way. It is given up as soon as an interactive request or a cancellation comes. Default
+    /// [`LONE_STEP`]; not above `step`: there are no such steps, as for a backend that cannot give
+    /// up.
+    pub lone_step: Nanos,
     /// The promise for the first token of interactive requests that name none; default none.
     pub ttft: Option<Nanos>,
     /// The promise for the time between two tokens of interactive requests that name none;
@@ -118,6 +123,7 @@ impl Default for EngineConfig {
             max_queue: 256,
             policy: PolicyKind::default(),
             step: STEP,
+            lone_step: LONE_STEP,
             ttft: None,
             tbt: None,
             overload: Overload::default(),

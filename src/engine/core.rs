@@ -10,9 +10,10 @@ mod report;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use self::job::Job;
-use crate::backend::{Decoder, Model, Snapshot};
+use crate::backend::{DecodeFailure, Decoder, Model, Snapshot};
 use crate::clock::{Clock, Nanos, seconds_between};
 use crate::engine::client::{Client, Command, Link, Submission};
 use crate::engine::config::EngineConfig;
@@ -72,6 +73,8 @@ impl Core {
     ) -> Result<(Self, Client)> {
         config.validate()?;
         let (link, info) = (Arc::new(Link::new()), model.info());
+        let lone_step = if info.interruptible { config.lone_step } else { config.step };
+        let config = EngineConfig { lone_step, ..config };
         let core = Self {
             model: Arc::clone(&model),
             observer: Arc::clone(&observer),
@@ -130,12 +133,20 @@ impl Core {
     fn compute(&mut self, plan: &Plan, decoder: &mut dyn Decoder) {
         let started = self.clock.now();
         self.announce(plan, started);
-        match decoder.adapt(plan.adapter).and_then(|()| decoder.decode(&plan.rows)) {
+        let halt = &self.link.halt;
+        let decoded = decoder.adapt(plan.adapter).and_then(|()| match plan.interruptible {
+            true => decoder.decode_unless(&plan.rows, halt),
+            false => decoder.decode(&plan.rows),
+        });
+        match decoded {
             Ok(()) => {
                 let tokens = self.sample(plan, decoder);
                 let at = self.clock.now();
                 self.scheduler.commit(plan, at.saturating_sub(started));
                 self.deliver(plan, tokens, started, at);
+            }
+            Err(DecodeFailure::Aborted) if plan.interruptible && halt.load(Ordering::Relaxed) => {
+                self.give_up(plan, started);
             }
             Err(failure) => self.fail(plan, failure),
         }

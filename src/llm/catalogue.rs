@@ -289,6 +289,9 @@ catalogue! {
     EnginePrefillSkipped: "ryot_engine_prefill_skipped", Shape::Counter,
         ["model", "reason"],
         "Steps in which prompts waited and none of their tokens was let in.";
+    EngineInterrupted: "ryot_engine_interrupted_seconds", Shape::Counter,
+        ["model"],
+        "Time of steps that were given up for a request or a cancellation that came.";
     EngineTokens: "ryot_engine_generated_tokens", Shape::Counter,
         ["model"],
         "Tokens of answers that the engine gave.";

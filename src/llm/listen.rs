@@ -161,6 +161,7 @@ impl Running {
                 steps.step(event);
                 sessions.computed(at.saturating_sub(*nanos), *at);
             }
+            Event::StepInterrupted { nanos } => steps.interrupted(*nanos),
             Event::Occupied { tokens } => kv_cache.occupied(*tokens, steps.sequences()),
             Event::CacheEvicted { reason, .. } => kv_cache.evicted(*reason),
             Event::CacheResident { device_bytes, host_bytes } => {

@@ -37,6 +37,7 @@ pub(super) struct Steps {
     decode_calls: Arc<Series>,
     decode: OnceLock<Decode>,
     prefill_skipped: Arc<Series>,
+    interrupted_seconds: Arc<Series>,
     logits_reads: Arc<Series>,
     bytes_moved: Arc<Series>,
 }
@@ -62,6 +63,7 @@ impl Steps {
             decode_calls: of.series(Name::EngineDecodeCalls),
             decode: OnceLock::new(),
             prefill_skipped: of.labelled(Name::EnginePrefillSkipped, "latency_guard"),
+            interrupted_seconds: of.series(Name::EngineInterrupted),
             logits_reads: of.labelled(Name::EngineLogitsReads, "zero_copy"),
             bytes_moved: of.series(Name::EngineBytesMoved),
             of,
@@ -88,6 +90,11 @@ impl Steps {
         self.logits_reads.add(logits as f64);
         let cells = (context + tokens) as u64;
         self.bytes_moved.add((self.weight_bytes + cells * self.bytes_per_token) as f64);
+    }
+
+    /// A step was given up after so many nanoseconds.
+    pub(super) fn interrupted(&self, nanos: Nanos) {
+        self.interrupted_seconds.add(seconds(nanos));
     }
 
     fn batch(&self, sequences: usize, tokens: usize, budget: usize) {

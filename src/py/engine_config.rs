@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 ///     policy: How many prompt tokens a step takes: `slo`, the default, by the time that promises
 ///         leave; `uma`, by an average of step times with a guard of latencies.
 ///     step_ms: The most milliseconds that prompts add to a step. Default 65.
+///     lone_step_ms: The most milliseconds of a step that holds prompts alone, while no answer is
+///         under way: it is given up as soon as an interactive request or a cancellation comes, but
+///         on a GPU, which has no such steps. Default 500; not above `step_ms`: none.
 ///     ttft_ms: The promise for the first token of interactive requests that name none, in
 ///         milliseconds. Default None.
 ///     tbt_ms: The promise for the time between two tokens of interactive requests that name none,
@@ -86,7 +89,8 @@ impl PyEngineConfig {
         *, ctx_size=None, parallel=None, batch_size=None, prefill_chunk=None, threads=None,
         max_queue=None, gpu_layers=None, policy="slo", step_ms=None, ttft_ms=None, tbt_ms=None,
         overload="relegate", fairness_tokens=None, prefix_cache=true, isolate_tenants=false,
-        cache_sequences=None, host_cache_bytes=None, idle_cells=None
+        cache_sequences=None, host_cache_bytes=None, idle_cells=None,
+        lone_step_ms=None
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
     fn new(
@@ -108,6 +112,7 @@ impl PyEngineConfig {
         cache_sequences: Option<i64>,
         host_cache_bytes: Option<i64>,
         idle_cells: Option<i64>,
+        lone_step_ms: Option<f64>,
     ) -> PyResult<Self> {
         let default = EngineConfig::default();
         let whole = |field, value, default: u64| {
@@ -122,6 +127,8 @@ impl PyEngineConfig {
             max_queue: size("max_queue", max_queue, default.max_queue)?,
             policy: PolicyKind::parse(policy)?,
             step: step_ms.map_or(Ok(default.step), |millis| nanos("step_ms", millis))?,
+            lone_step: lone_step_ms
+                .map_or(Ok(default.lone_step), |millis| nanos("lone_step_ms", millis))?,
             ttft: promise("ttft_ms", ttft_ms)?,
             tbt: promise("tbt_ms", tbt_ms)?,
             overload: Overload::parse(overload)?,
@@ -187,6 +194,11 @@ impl PyEngineConfig {
     }
 
     #[getter]
+    fn lone_step_ms(&self) -> f64 {
+        millis(self.config.lone_step)
+    }
+
+    #[getter]
     fn ttft_ms(&self) -> Option<f64> {
         self.config.ttft.map(millis)
     }
@@ -244,6 +256,7 @@ impl PyEngineConfig {
             ("gpu_layers", self.gpu_layers.map_or("None".into(), |layers| layers.to_string())),
             ("policy", format!("'{}'", self.policy())),
             ("step_ms", self.step_ms().to_string()),
+            ("lone_step_ms", self.lone_step_ms().to_string()),
             ("ttft_ms", option(self.ttft_ms())),
             ("tbt_ms", option(self.tbt_ms())),
             ("overload", format!("'{}'", self.overload())),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rand_chacha::ChaCha8Rng;
@@ -22,7 +22,7 @@ const STEPS: u64 = 100_000;
 
 /// Checks the order of each request's events and counts them.
 #[derive(Debug, Default)]
-struct Ledger(Mutex<HashMap<RequestId, Life>>, AtomicU64);
+struct Ledger(Mutex<HashMap<RequestId, Life>>, AtomicU64, AtomicU64);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Life {
@@ -67,6 +67,10 @@ impl Observer for Ledger {
             Event::Finished { id, reason, .. } => {
                 let life = lives.get_mut(&id).unwrap();
                 assert_eq!(life.finished.replace(reason), None, "finished twice");
+            }
+            Event::StepInterrupted { nanos } => {
+                assert!(nanos > 0);
+                self.2.fetch_add(1, Ordering::Relaxed);
             }
             _ => (),
         }
@@ -194,8 +198,12 @@ fn check(request: &Request, finish: &Finish) -> &'static str {
     finish.reason.as_str()
 }
 
-/// A decoder whose copies to the host fail now and then, and which checks what it is asked for.
-struct Strict<'a>(ToyDecoder<'a>, ChaCha8Rng);
+/// Time that a row takes.
+const ROW: u64 = 50_000;
+
+/// A decoder whose copies to the host fail now and then, in which something comes while it computes,
+/// and which checks what it is asked for.
+struct Strict<'a>(ToyDecoder<'a>, ChaCha8Rng, Arc<ManualClock>);
 
 impl Strict<'_> {
     fn fails(&mut self, one_in: u32) -> bool {
@@ -209,11 +217,21 @@ impl Decoder for Strict<'_> {
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeFailure> {
+        self.2.advance(rows.len() as u64 * ROW);
         let outcome = self.0.decode(rows);
         if let Err(DecodeFailure::Fatal(text)) = &outcome {
             assert_eq!(text, "injected");
         }
         outcome
+    }
+
+    fn decode_unless(&mut self, rows: &[Row], halt: &AtomicBool) -> Result<(), DecodeFailure> {
+        if self.fails(4) {
+            self.2.advance(ROW);
+            halt.store(true, Ordering::Relaxed);
+            return Err(DecodeFailure::Aborted);
+        }
+        self.decode(rows)
     }
 
     fn logits(&self, row: usize) -> &[f32] {
@@ -267,11 +285,13 @@ fn a_hundred_thousand_steps() {
         cache_sequences: 3,
         idle_cells: 60,
         host_cache_bytes: 6_000,
+        step: 8 * ROW,
+        lone_step: 40 * ROW,
         ..EngineConfig::default()
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));
     let toy_decoder = ToyDecoder::new(&toy, config.decoder());
-    let mut decoder = Strict(toy_decoder, ChaCha8Rng::seed_from_u64(7));
+    let mut decoder = Strict(toy_decoder, ChaCha8Rng::seed_from_u64(7), clock.clone());
     let (mut core, client) = Core::new(toy.clone(), config, ledger.clone(), clock.clone()).unwrap();
     let mut world = World { random, client, clock, live: Vec::new(), ended: BTreeMap::new() };
     for _ in 0..STEPS {
@@ -292,6 +312,8 @@ fn a_hundred_thousand_steps() {
     assert!(lives.values().all(|life| life.finished.is_some()));
     let preempted = ledger.1.load(Ordering::Relaxed);
     assert!(preempted > 500, "{preempted}");
+    let interrupted = ledger.2.load(Ordering::Relaxed);
+    assert!(interrupted > 500, "{interrupted}");
     let least = |kind: &str| world.ended.get(kind).copied().unwrap_or(0) > 50;
     assert!(
         ["length", "cancelled", "error", "refused"].into_iter().all(least),

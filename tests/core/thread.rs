@@ -119,6 +119,53 @@ fn a_seed_repeats_an_answer() {
     assert_ne!(draw(1), draw(2));
 }
 
+/// A long prompt that has the engine to itself is computed in long steps, which give way at once to
+/// whoever comes, and loses nothing by it; so they do to a cancellation.
+#[test]
+fn a_long_step_gives_way() {
+    #[derive(Debug, Default)]
+    struct Given(AtomicUsize);
+    impl Observer for Given {
+        fn observe(&self, event: &Event) {
+            if matches!(event, Event::StepInterrupted { .. }) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    let given = Arc::new(Given::default());
+    let toy = Toy { per_row: Duration::from_millis(2), ..Toy::instant() };
+    let config = EngineConfig::default();
+    let engine =
+        Engine::start(Arc::new(toy), config, given.clone(), Arc::new(MonotonicClock)).unwrap();
+    let text = "a long prompt ".repeat(80);
+    let long = submit(&engine, &text, greedy(3));
+    let mut short = 0;
+    while given.0.load(Ordering::Relaxed) == 0 && !long.wait_finished(Duration::ZERO).unwrap() {
+        std::thread::sleep(Duration::from_millis(150));
+        let text = format!("short {short}");
+        let (deltas, _) = finish(&submit(&engine, &text, greedy(2)));
+        let answer: Vec<Token> = deltas.iter().map(|delta| delta.token).collect();
+        assert_eq!(answer, Toy::answer(&bytes(&text), 2));
+        short += 1;
+    }
+    assert!(given.0.load(Ordering::Relaxed) > 0, "{short} requests came, and no step gave way");
+    let (deltas, _) = finish(&long);
+    let answer: Vec<Token> = deltas.iter().map(|delta| delta.token).collect();
+    assert_eq!(answer, Toy::answer(&bytes(&text), 3));
+
+    let before = given.0.load(Ordering::Relaxed);
+    for attempt in 0.. {
+        let long = submit(&engine, &format!("{attempt}{}", "other words ".repeat(90)), greedy(3));
+        std::thread::sleep(Duration::from_millis(400));
+        long.cancel().unwrap();
+        assert_eq!(finish(&long).1.reason, FinishReason::Cancelled);
+        if given.0.load(Ordering::Relaxed) > before {
+            break;
+        }
+        assert!(attempt < 20, "no step gave way to a cancellation");
+    }
+}
+
 /// A cancelled request ends at the next step and frees its cells; its neighbour does not notice.
 #[test]
 fn cancel_ends_one_request_only() {

@@ -2,6 +2,7 @@
 //! of a small GGUF file; without it, these tests say so and pass.
 
 mod embed;
+mod halt;
 mod load;
 mod reference;
 mod sampling;

@@ -98,6 +98,13 @@ impl Core {
         }
     }
 
+    /// The step was given up for something that came; what came is looked at before the next one.
+    pub(super) fn give_up(&mut self, plan: &Plan, started: Nanos) {
+        let nanos = self.clock.now().saturating_sub(started);
+        self.scheduler.interrupted(plan, nanos);
+        self.observer.observe(&Event::StepInterrupted { nanos });
+    }
+
     /// The step failed: ends as few requests as its cause allows; the others are planned again.
     pub(super) fn fail(&mut self, plan: &Plan, failure: DecodeFailure) {
         let (victims, error) = match failure {

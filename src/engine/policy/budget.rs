@@ -31,19 +31,41 @@ pub const MAX_SKIPS: usize = 4;
 /// prompt tokens, at 0.8 of the rate of the largest chunks.
 pub const STEP: Nanos = 65_000_000;
 
+/// The most time of a step that holds prompts alone, while no answer is under way: it is given up for
+/// whoever comes. llama.cpp's attention takes 64 rows at once, at 0.7 of the time of fewer rows (a
+/// prompt of 1,500 tokens on that CPU: 9.1 ms a token in steps of 8 to 32, 6.7 from 64 on), and 500 ms
+/// have room for these.
+pub const LONE_STEP: Nanos = 500_000_000;
+
 /// See the module's text.
 #[derive(Clone, Debug)]
 pub struct SloBudget {
     model: StepModel,
     step: Nanos,
+    lone_step: Nanos,
+    /// Time that lone steps have earned: each completed one adds what it took, each that is given
+    /// up costs twice that, and none may cost more than there is. So at most a third of the time is
+    /// lost, however many come.
+    earned: Nanos,
+    /// Whether the last step was a lone one.
+    lone: bool,
     target: usize,
     floor: Floor,
 }
 
 impl SloBudget {
-    /// `step` is the most time that prompts may take of a step, however loose the promises.
-    pub fn new(step: Nanos) -> Self {
-        Self { model: StepModel::default(), step, target: 0, floor: Floor::default() }
+    /// `step` is the most time that prompts may take of a step, however loose the promises, and
+    /// `lone_step` of one that may be given up; not above `step`: there are none.
+    pub fn new(step: Nanos, lone_step: Nanos) -> Self {
+        Self {
+            model: StepModel::default(),
+            step,
+            lone_step,
+            earned: 0,
+            lone: false,
+            target: 0,
+            floor: Floor::default(),
+        }
     }
 
     /// How many prompt tokens the next step takes: what fits in time, or all that is wanted if
@@ -51,23 +73,30 @@ impl SloBudget {
     /// loose moment nor an untried prediction makes a step of a new size at once.
     pub fn prefill(&mut self, load: &Load) -> Allowance {
         let wanted = load.wanted.min(load.room);
+        self.lone = load.lone && wanted > 0;
         if wanted == 0 {
             self.floor.record(load, 0);
-            return Allowance { tokens: 0, target: self.target, skipped: false };
+            return Allowance { target: self.target, ..Allowance::default() };
         }
         let (cap, slack) = (self.cap(load), load.slack.unwrap_or(Nanos::MAX));
         let fits = |tokens: usize| {
             let work = load.work.with_prefill(tokens, load.base_context);
             self.model.predict(&work) <= cap && self.model.predict_within(&work) <= slack
         };
-        let most = self.target + self.target / 4 + GROWTH;
+        // What can be given up needs no care.
+        let most = if load.lone { load.room } else { self.target + self.target / 4 + GROWTH };
         let sizes = SMALL.into_iter().chain((QUANTUM..).step_by(QUANTUM));
         let sizes = sizes.take_while(|&tokens| tokens <= most.min(load.room));
-        self.target = sizes.take_while(|&tokens| fits(tokens)).last().unwrap_or(0);
-        let fitting = if wanted <= most && fits(wanted) { wanted } else { self.target };
+        // More rows may take less time: see `StepModel`.
+        let target = sizes.filter(|&tokens| fits(tokens)).last().unwrap_or(0);
+        let fitting = if wanted <= most && fits(wanted) { wanted } else { target };
         let tokens = fitting.max(self.floor.least(load)).min(wanted);
         self.floor.record(load, tokens);
-        Allowance { tokens, target: self.target, skipped: tokens == 0 }
+        if !load.lone {
+            self.target = target;
+        }
+        let interruptible = load.lone && self.lone_cap() > self.step;
+        Allowance { tokens, target, skipped: tokens == 0, interruptible }
     }
 
     /// How many decodes without a promise join those with one: as many as fit into the slack, and
@@ -90,6 +119,14 @@ impl SloBudget {
     /// A step was computed.
     pub fn observe(&mut self, work: &Work, nanos: Nanos) {
         self.model.observe(work, nanos);
+        if self.lone {
+            self.earned = self.earned.saturating_add(nanos).min(self.lone_step.saturating_mul(2));
+        }
+    }
+
+    /// A lone step was given up after so many nanoseconds.
+    pub fn interrupted(&mut self, nanos: Nanos) {
+        self.earned = self.earned.saturating_sub(nanos.saturating_mul(2));
     }
 
     /// How long steps take.
@@ -97,8 +134,16 @@ impl SloBudget {
         &self.model
     }
 
+    /// The longest lone step now.
+    fn lone_cap(&self) -> Nanos {
+        (self.earned / 2).clamp(self.step, self.lone_step.max(self.step))
+    }
+
     /// The longest step, whatever is promised: `step` beyond its decodes.
     fn cap(&self, load: &Load) -> Nanos {
+        if load.lone {
+            return self.lone_cap();
+        }
         let decodes = if load.work.decodes > 0 { self.model.predict(&load.work) } else { 0 };
         self.step.saturating_add(decodes)
     }
@@ -146,12 +191,19 @@ mod tests {
 
     fn load(count: usize, slack: Nanos) -> Load {
         let work = decodes(count, 50);
-        Load { work, slack: Some(slack), wanted: 4000, base_context: 0, room: 512 - count }
+        Load {
+            work,
+            slack: Some(slack),
+            wanted: 4000,
+            base_context: 0,
+            room: 512 - count,
+            lone: false,
+        }
     }
 
     /// The budget after steps that took as long as it thought.
     fn settled(load: &Load) -> (SloBudget, Allowance) {
-        let mut budget = SloBudget::new(STEP);
+        let mut budget = SloBudget::new(STEP, LONE_STEP);
         let allowances: Vec<_> = (0..20).map(|_| budget.prefill(load)).collect();
         (budget, allowances[19])
     }
@@ -178,7 +230,7 @@ mod tests {
 
     #[test]
     fn it_grows_by_a_quarter_and_shrinks_at_once() {
-        let mut budget = SloBudget::new(Nanos::MAX / 2);
+        let mut budget = SloBudget::new(Nanos::MAX / 2, 0);
         let mut sizes = || budget.prefill(&load(1, 5000 * MS)).tokens;
         assert_eq!([sizes(), sizes(), sizes(), sizes(), sizes()], [8, 16, 28, 40, 56]);
         let tight = budget.prefill(&load(1, 60 * MS)).tokens;
@@ -188,12 +240,12 @@ mod tests {
     #[test]
     fn all_that_is_wanted_needs_no_quantum() {
         let load = Load { wanted: 5, ..load(1, 60 * MS) };
-        assert_eq!(SloBudget::new(STEP).prefill(&load).tokens, 5);
+        assert_eq!(SloBudget::new(STEP, LONE_STEP).prefill(&load).tokens, 5);
     }
 
     #[test]
     fn a_promise_that_cannot_be_kept_delays_prefill_and_does_not_stop_it() {
-        let mut budget = SloBudget::new(STEP);
+        let mut budget = SloBudget::new(STEP, LONE_STEP);
         let steps: Vec<_> = (0..10).map(|_| budget.prefill(&load(16, MS))).collect();
         let tokens: Vec<_> = steps.iter().map(|step| step.tokens).collect();
         assert_eq!(tokens, [0, 0, 0, 0, 16, 0, 0, 0, 0, 16]);
@@ -202,14 +254,60 @@ mod tests {
 
     #[test]
     fn a_step_without_decodes_is_never_empty() {
-        let mut budget = SloBudget::new(1); // not even one token fits
+        let mut budget = SloBudget::new(1, 0); // not even one token fits
         let load = Load { wanted: 100, room: 64, ..Load::default() };
         assert_eq!(budget.prefill(&load).tokens, QUANTUM);
     }
 
     #[test]
+    fn lone_steps_earn_their_length_and_lose_a_third_at_most() {
+        let alone = Load { wanted: 4000, room: 512, lone: true, ..Load::default() };
+        let mut budget = SloBudget::new(STEP, LONE_STEP);
+        let mut steps = Vec::new();
+        for _ in 0..9 {
+            let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);
+            let work = Work::default().with_prefill(tokens, 0);
+            let nanos = budget.model.predict(&work);
+            steps.push((interruptible, nanos / MS));
+            budget.observe(&work, nanos);
+        }
+        assert!(!steps[1].0 && steps[1].1 <= 65, "{steps:?}");
+        assert!(steps[3].0 && (70..=100).contains(&steps[3].1), "{steps:?}");
+        assert!(steps[8].0 && (450..=500).contains(&steps[8].1), "{steps:?}");
+        let beside = Load { slack: None, ..load(2, 0) };
+        assert!(budget.prefill(&beside).tokens <= 16 && !budget.prefill(&beside).interruptible);
+
+        let (mut done, mut lost) = (0, 0); // something comes near the end of each step that gives way
+        for _ in 0..1000 {
+            let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);
+            let work = Work::default().with_prefill(tokens, 0);
+            let nanos = budget.model.predict(&work);
+            if interruptible {
+                budget.interrupted(nanos);
+                lost += nanos;
+            } else {
+                budget.observe(&work, nanos);
+                done += nanos;
+            }
+        }
+        assert!(done > 0 && 2 * lost <= done + 2 * LONE_STEP, "{lost} of {done}");
+    }
+
+    #[test]
+    fn without_lone_steps_a_prompt_alone_takes_the_usual_ones() {
+        let alone = Load { wanted: 4000, room: 512, lone: true, ..Load::default() };
+        let mut budget = SloBudget::new(STEP, 0);
+        for _ in 0..5 {
+            let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);
+            let work = Work::default().with_prefill(tokens, 0);
+            assert!(!interruptible && budget.model.predict(&work) <= STEP);
+            budget.observe(&work, STEP);
+        }
+    }
+
+    #[test]
     fn background_decodes_take_the_slack_and_never_less_than_a_fifth() {
-        let budget = SloBudget::new(STEP);
+        let budget = SloBudget::new(STEP, LONE_STEP);
         let background = decodes(10, 50);
         let joins = |slack| budget.background_decodes(&load(2, slack), &background);
         assert_eq!(joins(5000 * MS), 10);

@@ -12,7 +12,7 @@ mod uma;
 use crate::clock::Nanos;
 use crate::error::{Error, Result};
 
-pub use self::budget::{MAX_SKIPS, MIN_PREFILL, QUANTUM, STEP, SloBudget};
+pub use self::budget::{LONE_STEP, MAX_SKIPS, MIN_PREFILL, QUANTUM, STEP, SloBudget};
 pub use self::fairness::{DECODE_WEIGHT, FAIRNESS_TOKENS, PREFILL_WEIGHT, TokenCounters};
 pub use self::step_model::{StepModel, Work, chunk_cells};
 pub use self::uma::{UmaBudget, UmaConfig};
@@ -74,10 +74,12 @@ pub struct Load {
     pub base_context: usize,
     /// How many tokens the batch can take beside the decodes.
     pub room: usize,
+    /// No answer is under way: nobody waits for the end of the step but those in it.
+    pub lone: bool,
 }
 
 /// How much prefill a step takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowance {
     /// Prompt tokens for this step; at most what is wanted and what there is room for.
     pub tokens: usize,
@@ -86,15 +88,18 @@ pub struct Allowance {
     pub target: usize,
     /// Prompts wanted a place and the policy gave none.
     pub skipped: bool,
+    /// The step may be longer than others, if it is given up for whoever comes.
+    pub interruptible: bool,
 }
 
 /// Picks how many prompt tokens each step computes.
 ///
 /// ```
-/// use ryot_metrics::engine::{Load, Policy, PolicyKind, STEP, Work};
-/// let mut policy = Policy::new(PolicyKind::Slo, STEP, 512);
+/// use ryot_metrics::engine::{LONE_STEP, Load, Policy, PolicyKind, STEP, Work};
+/// let mut policy = Policy::new(PolicyKind::Slo, (STEP, LONE_STEP), 512);
 /// let work = Work::default().with_decode(100);
-/// let load = Load { work, slack: Some(80_000_000), wanted: 900, base_context: 0, room: 511 };
+/// let slack = Some(80_000_000);
+/// let load = Load { work, slack, wanted: 900, base_context: 0, room: 511, lone: false };
 /// let allowance = policy.prefill(&load); // two quanta: the first step is careful
 /// policy.observe(&work.with_prefill(allowance.tokens, 0), 46_000_000);
 /// assert_eq!((allowance.tokens, allowance.skipped), (8, false));
@@ -109,10 +114,11 @@ pub enum Policy {
 
 impl Policy {
     /// A policy for batches of `batch_size` tokens. `step` is the most time that prompts may take
-    /// of a step, [`STEP`] by default; the UMA policies have their own, [`UmaConfig`].
-    pub fn new(kind: PolicyKind, step: Nanos, batch_size: usize) -> Self {
+    /// of a step, [`STEP`] by default, and of one that may be given up, [`LONE_STEP`]; the UMA
+    /// policies have their own, [`UmaConfig`].
+    pub fn new(kind: PolicyKind, step: (Nanos, Nanos), batch_size: usize) -> Self {
         match kind {
-            PolicyKind::Slo => Self::Slo(SloBudget::new(step)),
+            PolicyKind::Slo => Self::Slo(SloBudget::new(step.0, step.1)),
             PolicyKind::Uma => Self::Uma(UmaBudget::new(UmaConfig::default(), batch_size)),
         }
     }
@@ -150,6 +156,14 @@ impl Policy {
         match self {
             Self::Slo(budget) => budget.observe(work, nanos),
             Self::Uma(budget) => budget.observe(work, nanos),
+        }
+    }
+
+    /// A step was given up after so many nanoseconds.
+    pub fn interrupted(&mut self, nanos: Nanos) {
+        match self {
+            Self::Slo(budget) => budget.interrupted(nanos),
+            Self::Uma(_) => (), // its steps are never interruptible
         }
     }
 

@@ -1,7 +1,7 @@
 //! How long a step will take: a linear model of a step's work, fitted online.
 //!
-//! `seconds = fixed + token·(prefill + decodes) + logits·rows with logits + cell·KV cells read`,
-//! fitted by recursive least squares with exponential forgetting. What it learns are factors on a
+//! `seconds = fixed + token·(prefill + decodes) + logits·rows with logits + cell·KV cells read`, with
+//! another price of a cell in steps of at least [`TILE`] rows, fitted by recursive least squares with exponential forgetting. What it learns are factors on a
 //! prior, of which each is about 1, and from relative errors, since the noise of a step grows with
 //! its length. Must not know: budgets, promises, sequences, clocks.
 
@@ -52,14 +52,18 @@ pub fn chunk_cells(tokens: usize, base: usize) -> usize {
     tokens * (2 * base + tokens + 1) / 2
 }
 
-/// Parts of a step's duration: fixed, per token, per row with logits, per KV cell.
-const PARTS: usize = 4;
+/// Parts of a step's duration: fixed, per token, per row with logits, per KV cell in a step of few
+/// rows, per KV cell in one of many.
+const PARTS: usize = 5;
 type Vector = [f64; PARTS];
 
 /// Seconds per part, before anything was seen: measured with `SmolLM2-135M` (`Q4_1`) on 2 threads,
 /// a decode step of 1 / 8 / 32 sequences in 12.5 / 60 / 180 ms and 4–5 ms per prompt token, 7 ms
 /// at 512. Another model or machine differs mostly by one factor, which a few steps tell.
-const PRIOR: Vector = [10e-3, 4.2e-3, 1.2e-3, 10e-6];
+const PRIOR: Vector = [10e-3, 4.2e-3, 1.2e-3, 10e-6, 4e-6];
+
+/// Rows from which on llama.cpp's attention on a CPU works in tiles: a cell costs a third of before.
+const TILE: usize = 64;
 
 /// What a step's weight becomes with each later step: half after 7, a tenth after 22 steps, so that
 /// a machine that changed is known again within about 20.
@@ -161,8 +165,8 @@ impl StepModel {
     /// Seconds that `tokens` prompt tokens from position `base` add to steps that run anyway: what
     /// a cached prefix saves, and what a prompt still has before it.
     pub fn prefill_seconds(&self, tokens: usize, base: usize) -> f64 {
-        let chunk = Work { prefill: tokens, context: chunk_cells(tokens, base), ..Work::default() };
-        self.seconds(&chunk) - self.seconds(&Work::default())
+        let parts = [0, tokens, 0, chunk_cells(tokens, base), 0];
+        dot(&self.price(parts), &self.factors)
     }
 
     fn seconds(&self, work: &Work) -> f64 {
@@ -171,7 +175,12 @@ impl StepModel {
 
     /// The parts at prior × pace, in seconds.
     fn priced(&self, work: &Work) -> Vector {
-        let counts = [1, work.prefill + work.decodes, work.logits, work.context];
+        let rows = work.prefill + work.decodes;
+        let (few, many) = if rows < TILE { (work.context, 0) } else { (0, work.context) };
+        self.price([1, rows, work.logits, few, many])
+    }
+
+    fn price(&self, counts: [usize; PARTS]) -> Vector {
         std::array::from_fn(|i| counts[i] as f64 * PRIOR[i] * self.pace)
     }
 
@@ -236,6 +245,12 @@ mod tests {
         model.predict(work) as f64 / 1e6
     }
 
+    fn counts(work: &Work) -> [usize; PARTS] {
+        let rows = work.prefill + work.decodes;
+        let tiled = usize::from(rows >= TILE);
+        [1, rows, work.logits, work.context * (1 - tiled), work.context * tiled]
+    }
+
     /// A machine that the model does not know: nanoseconds per part, and noise of ±10 %.
     struct Machine([f64; PARTS], u64);
 
@@ -243,8 +258,7 @@ mod tests {
         fn nanos(&mut self, work: &Work) -> Nanos {
             self.1 = self.1.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let noise = 0.9 + 0.2 * (self.1 >> 40) as f64 / (1_u64 << 24) as f64;
-            let counts = [1, work.prefill + work.decodes, work.logits, work.context];
-            (counts.iter().zip(self.0).map(|(&n, each)| n as f64 * each).sum::<f64>() * noise)
+            (counts(work).iter().zip(self.0).map(|(&n, each)| n as f64 * each).sum::<f64>() * noise)
                 as u64
         }
     }
@@ -252,7 +266,7 @@ mod tests {
     fn mixed(step: usize) -> Work {
         let work = decodes(1 + step % 5, 40 + 3 * step % 700);
         if step.is_multiple_of(3) {
-            work.with_prefill(8 * (1 + step % 7), step % 500)
+            work.with_prefill(8 * (1 + step % 11), step % 500)
         } else {
             work
         }
@@ -265,12 +279,11 @@ mod tests {
     }
 
     fn relative_error(model: &StepModel, machine: &Machine, work: &Work) -> f64 {
-        let counts = [1, work.prefill + work.decodes, work.logits, work.context];
-        let truth: f64 = counts.iter().zip(machine.0).map(|(&n, each)| n as f64 * each).sum();
+        let truth: f64 = counts(work).iter().zip(machine.0).map(|(&n, each)| n as f64 * each).sum();
         (model.predict(work) as f64 / truth - 1.0).abs()
     }
 
-    const CPU: [f64; PARTS] = [6e6, 5e6, 2e6, 3e3];
+    const CPU: [f64; PARTS] = [6e6, 5e6, 2e6, 3e3, 1e3];
 
     #[test]
     fn prior_is_within_a_third_of_what_was_measured() {
@@ -298,6 +311,20 @@ mod tests {
                 assert!(error < 0.12, "{scale} {work:?}: {error}");
             }
         }
+    }
+
+    /// Long steps of prompts alone must not make those beside answers look cheaper than they are.
+    #[test]
+    fn steps_of_many_rows_say_nothing_of_the_cells_of_others() {
+        let (mut model, mut machine) = (StepModel::default(), Machine(CPU, 5));
+        run(&mut model, &mut machine, 0..200);
+        let work = decodes(4, 700).with_prefill(12, 700);
+        for step in 0..100 {
+            let alone = Work::default().with_prefill(64, 64 * (step % 20));
+            model.observe(&alone, machine.nanos(&alone));
+        }
+        let error = relative_error(&model, &machine, &work);
+        assert!(error < 0.12, "{error}");
     }
 
     #[test]

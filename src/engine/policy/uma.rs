@@ -98,7 +98,12 @@ impl UmaBudget {
         };
         let tokens = self.trimmed(load, budget).max(self.floor.least(load)).min(wanted);
         self.floor.record(load, tokens);
-        Allowance { tokens, target: self.target, skipped: wanted > 0 && tokens == 0 }
+        Allowance {
+            tokens,
+            target: self.target,
+            skipped: wanted > 0 && tokens == 0,
+            interruptible: false,
+        }
     }
 
     /// The most tokens of one prompt in one step.
@@ -146,7 +151,7 @@ mod tests {
 
     fn load(decodes: usize) -> Load {
         let work = (0..decodes).fold(Work::default(), |work, _| work.with_decode(10));
-        Load { work, slack: None, wanted: 4000, base_context: 5, room: 512 - decodes }
+        Load { work, slack: None, wanted: 4000, base_context: 5, room: 512 - decodes, lone: false }
     }
 
     fn budget(config: UmaConfig) -> UmaBudget {
@@ -168,7 +173,7 @@ mod tests {
         };
         assert_eq!(guarded(32).tokens, 3);
         assert_eq!(guarded(31).tokens, 2);
-        assert_eq!(guarded(11), Allowance { tokens: 0, target: 512, skipped: true });
+        assert_eq!(guarded(11), Allowance { target: 512, skipped: true, ..Allowance::default() });
         assert_eq!(guarded(1).tokens, 0);
         assert_eq!(guarded(0).tokens, 511);
     }

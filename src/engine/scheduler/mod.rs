@@ -108,7 +108,7 @@ impl Scheduler {
         cell_bytes: Option<u64>,
     ) -> Self {
         let cells = Cells::new(&config, divisible, cell_bytes);
-        let policy = Policy::new(config.policy, config.step, config.batch_size);
+        let policy = Policy::new(config.policy, (config.step, config.lone_step), config.batch_size);
         let policies = vec![policy; 1 + adapters];
         let counters = || TokenCounters::new(config.fairness_tokens);
         Self {
@@ -266,6 +266,11 @@ impl Scheduler {
             self.park_last(now, parked, None);
         }
         None
+    }
+
+    /// The plan was given up after so many nanoseconds, and nothing of it was computed.
+    pub fn interrupted(&mut self, plan: &Plan, nanos: Nanos) {
+        self.policies[plan.adapter].interrupted(nanos);
     }
 
     /// The decoder's memory is not what the books say: all of it goes, and all sequences begin

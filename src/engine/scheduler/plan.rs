@@ -68,6 +68,8 @@ pub struct Plan {
     pub decode_tokens: usize,
     /// How many tokens the policy allowed, decodes included.
     pub budget: usize,
+    /// It may be given up: prompts alone, of a step longer than one that others wait for.
+    pub interruptible: bool,
     /// Prompts waited, and the policy let none of them in.
     pub prefill_skipped: bool,
 }

@@ -54,10 +54,12 @@ impl Scheduler {
             wanted,
             base_context: order.first().map_or(0, |&index| self.live[index].computed()),
             room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
+            lone: !self.live.iter().any(Sequence::is_decoding),
         };
         let allowance = self.policies[plan.adapter].prefill(&load);
         plan.budget = plan.decode_tokens + allowance.target;
         plan.prefill_skipped = allowance.skipped;
+        plan.interruptible = allowance.interruptible;
         self.cells.make_room(plan.decode_tokens + allowance.tokens);
         let free = self.config.ctx_size - self.cells.used() - plan.decode_tokens;
         let mut left = allowance.tokens.min(free);
