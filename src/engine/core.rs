@@ -67,14 +67,15 @@ impl Core {
     /// [`Error::InvalidArgument`] for an invalid configuration.
     pub fn new(
         model: Arc<dyn Model>,
-        config: EngineConfig,
+        mut config: EngineConfig,
         observer: Arc<dyn Observer>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Client)> {
         config.validate()?;
         let (link, info) = (Arc::new(Link::new()), model.info());
-        let lone_step = if info.interruptible { config.lone_step } else { config.step };
-        let config = EngineConfig { lone_step, ..config };
+        if !info.interruptible {
+            config.lone_step = config.step;
+        }
         let core = Self {
             model: Arc::clone(&model),
             observer: Arc::clone(&observer),
@@ -134,11 +135,14 @@ impl Core {
         let started = self.clock.now();
         self.announce(plan, started);
         let halt = &self.link.halt;
-        let decoded = decoder.adapt(plan.adapter).and_then(|()| match plan.interruptible {
-            true => decoder.decode_unless(&plan.rows, halt),
-            false => decoder.decode(&plan.rows),
+        let outcome = decoder.adapt(plan.adapter).and_then(|()| {
+            if plan.interruptible {
+                decoder.decode_unless(&plan.rows, halt)
+            } else {
+                decoder.decode(&plan.rows)
+            }
         });
-        match decoded {
+        match outcome {
             Ok(()) => {
                 let tokens = self.sample(plan, decoder);
                 let at = self.clock.now();
