@@ -3,7 +3,8 @@
 //! Decodes come first and prompts fill what time is left, as in Sarathi-Serve (arXiv 2403.02310);
 //! the chunk follows from the slack, as in Niyama (arXiv 2503.22562). A floor keeps prompts moving
 //! whatever the slack: a bound is what suspended prefill needs most (arXiv 2602.16603).
-//! Must not know: sequences, queues, metrics.
+//! Prompts alone, with nobody waiting, take long steps that can be given up, as far as those that were
+//! completed have earned it. Must not know: sequences, queues, metrics.
 
 use crate::clock::Nanos;
 use crate::engine::policy::step_model::{StepModel, Work};

@@ -10,7 +10,8 @@
 //! 4. Decodes; those of background requests that nothing was promised to take turns where they
 //!    would break an interactive promise.
 //! 5. Prompts, with the time that the [`Policy`] finds left. Who shares a prefix with one that is
-//!    being computed waits and takes it over.
+//!    being computed waits and takes it over. Where no answer is under way, the step may be long: it
+//!    is given up for whoever comes.
 //!
 //! Whoever gives up its place keeps its tokens in the [`cells`] (or in the host's memory), waits at
 //! the head of its class and goes on where it was: nothing is reserved for the longest answer, and
