@@ -74,7 +74,7 @@ impl SloBudget {
     /// loose moment nor an untried prediction makes a step of a new size at once.
     pub fn prefill(&mut self, load: &Load) -> Allowance {
         let wanted = load.wanted.min(load.room);
-        self.lone = load.lone && wanted > 0;
+        self.lone = load.lone > 0;
         if wanted == 0 {
             self.floor.record(load, 0);
             return Allowance { target: self.target, ..Allowance::default() };
@@ -85,7 +85,7 @@ impl SloBudget {
             self.model.predict(&work) <= cap && self.model.predict_within(&work) <= slack
         };
         // What can be given up needs no care.
-        let most = if load.lone { load.room } else { self.target + self.target / 4 + GROWTH };
+        let most = if load.lone > 0 { load.room } else { self.target + self.target / 4 + GROWTH };
         let sizes = SMALL.into_iter().chain((QUANTUM..).step_by(QUANTUM));
         let sizes = sizes.take_while(|&tokens| tokens <= most.min(load.room));
         // More rows may take less time: see `StepModel`.
@@ -93,10 +93,10 @@ impl SloBudget {
         let fitting = if wanted <= most && fits(wanted) { wanted } else { target };
         let tokens = fitting.max(self.floor.least(load)).min(wanted);
         self.floor.record(load, tokens);
-        if !load.lone {
+        if load.lone == 0 {
             self.target = target;
         }
-        let interruptible = load.lone && self.lone_cap() > self.step;
+        let interruptible = load.lone > 0 && cap > self.step;
         Allowance { tokens, target, skipped: tokens == 0, interruptible }
     }
 
@@ -142,8 +142,10 @@ impl SloBudget {
 
     /// The longest step, whatever is promised: `step` beyond its decodes.
     fn cap(&self, load: &Load) -> Nanos {
-        if load.lone {
-            return self.lone_cap();
+        if load.lone > 0 {
+            // Others' prompts must not hold the first one up.
+            let first = self.model.predict(&load.work.with_prefill(load.lone, load.base_context));
+            return self.lone_cap().min(first).max(self.step);
         }
         let decodes = if load.work.decodes > 0 { self.model.predict(&load.work) } else { 0 };
         self.step.saturating_add(decodes)
@@ -192,14 +194,7 @@ mod tests {
 
     fn load(count: usize, slack: Nanos) -> Load {
         let work = decodes(count, 50);
-        Load {
-            work,
-            slack: Some(slack),
-            wanted: 4000,
-            base_context: 0,
-            room: 512 - count,
-            lone: false,
-        }
+        Load { work, slack: Some(slack), wanted: 4000, base_context: 0, room: 512 - count, lone: 0 }
     }
 
     /// The budget after steps that took as long as it thought.
@@ -262,7 +257,7 @@ mod tests {
 
     #[test]
     fn lone_steps_earn_their_length_and_lose_a_third_at_most() {
-        let alone = Load { wanted: 4000, room: 512, lone: true, ..Load::default() };
+        let alone = Load { wanted: 4000, room: 512, lone: 4000, ..Load::default() };
         let mut budget = SloBudget::new(STEP, LONE_STEP);
         let mut steps = Vec::new();
         for _ in 0..9 {
@@ -295,8 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn a_short_prompt_is_not_held_up_by_those_behind_it() {
+        let alone = Load { wanted: 4000, room: 512, lone: 4000, ..Load::default() };
+        let mut budget = SloBudget::new(STEP, LONE_STEP);
+        for _ in 0..20 {
+            let work = Work::default().with_prefill(budget.prefill(&alone).tokens, 0);
+            budget.observe(&work, budget.model.predict(&work));
+        }
+        let time = |budget: &mut SloBudget, lone| {
+            let tokens = budget.prefill(&Load { lone, ..alone }).tokens;
+            budget.model.predict(&Work::default().with_prefill(tokens, 0))
+        };
+        assert!(time(&mut budget, 4000) > 400 * MS);
+        assert!(time(&mut budget, 8) <= STEP);
+        let own = budget.model.predict(&Work::default().with_prefill(40, 0));
+        assert!((STEP..=own).contains(&time(&mut budget, 40)));
+    }
+
+    #[test]
     fn without_lone_steps_a_prompt_alone_takes_the_usual_ones() {
-        let alone = Load { wanted: 4000, room: 512, lone: true, ..Load::default() };
+        let alone = Load { wanted: 4000, room: 512, lone: 4000, ..Load::default() };
         let mut budget = SloBudget::new(STEP, 0);
         for _ in 0..5 {
             let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);

@@ -74,8 +74,9 @@ pub struct Load {
     pub base_context: usize,
     /// How many tokens the batch can take beside the decodes.
     pub room: usize,
-    /// No answer is under way: nobody waits for the end of the step but those in it.
-    pub lone: bool,
+    /// Tokens that wait of the first prompt, if no answer is under way: nobody waits for the end of
+    /// the step but those in it. Else 0.
+    pub lone: usize,
 }
 
 /// How much prefill a step takes.
@@ -99,7 +100,7 @@ pub struct Allowance {
 /// let mut policy = Policy::new(PolicyKind::Slo, (STEP, LONE_STEP), 512);
 /// let work = Work::default().with_decode(100);
 /// let slack = Some(80_000_000);
-/// let load = Load { work, slack, wanted: 900, base_context: 0, room: 511, lone: false };
+/// let load = Load { work, slack, wanted: 900, base_context: 0, room: 511, lone: 0 };
 /// let allowance = policy.prefill(&load); // two quanta: the first step is careful
 /// policy.observe(&work.with_prefill(allowance.tokens, 0), 46_000_000);
 /// assert_eq!((allowance.tokens, allowance.skipped), (8, false));

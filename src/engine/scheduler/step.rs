@@ -47,6 +47,7 @@ impl Scheduler {
     pub(super) fn plan_prefill(&mut self, now: Nanos, plan: &mut Plan) {
         let mut order = self.leaders(now, plan.adapter);
         let wanted = order.iter().map(|&index| self.live[index].pending()).sum();
+        let first = order.first().map_or(0, |&index| self.live[index].pending());
         let room = self.config.batch_size - plan.rows.len();
         let load = Load {
             work: plan.work(),
@@ -54,7 +55,7 @@ impl Scheduler {
             wanted,
             base_context: order.first().map_or(0, |&index| self.live[index].computed()),
             room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
-            lone: !self.live.iter().any(Sequence::is_decoding),
+            lone: if self.live.iter().any(Sequence::is_decoding) { 0 } else { first },
         };
         let allowance = self.policies[plan.adapter].prefill(&load);
         plan.budget = plan.decode_tokens + allowance.target;
