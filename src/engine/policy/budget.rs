@@ -33,9 +33,8 @@ pub const MAX_SKIPS: usize = 4;
 pub const STEP: Nanos = 65_000_000;
 
 /// The most time of a step that holds prompts alone, while no answer is under way: it is given up for
-/// whoever comes. llama.cpp's attention takes 64 rows at once, at 0.7 of the time of fewer rows (a
-/// prompt of 1,500 tokens on that CPU: 9.1 ms a token in steps of 8 to 32, 6.7 from 64 on), and 500 ms
-/// have room for these.
+/// whoever comes. From 64 rows on, llama.cpp takes 0.7 to 0.8 of the time for each (a prompt of 1,500
+/// tokens on that CPU: 9 ms a token in steps of 8 to 32, 7 from 64 on), and 500 ms have room for these.
 pub const LONE_STEP: Nanos = 500_000_000;
 
 /// See the module's text.
