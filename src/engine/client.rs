@@ -86,9 +86,29 @@ pub(super) enum Command {
     ClearCache,
 }
 
+/// For what the step that is under way is given up.
+#[derive(Debug, Default)]
+pub(super) struct Heed {
+    /// An interactive request.
+    pub(super) arrivals: bool,
+    /// The cancellation of one of these.
+    pub(super) cancels: Vec<RequestId>,
+}
+
+impl Heed {
+    fn is_for(&self, command: &Command) -> bool {
+        match command {
+            Command::Submit(new) => self.arrivals && new.terms.class == Class::Interactive,
+            Command::Cancel(id) => self.cancels.contains(id),
+            Command::ClearCache => false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inbox {
     commands: VecDeque<Command>,
+    heed: Heed,
     closed: bool,
     last_id: RequestId,
     /// Requests submitted and not ended.
@@ -101,7 +121,7 @@ struct Inbox {
 pub(super) struct Link {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
-    /// Something came that a step of prompts is to give way to.
+    /// Something came for which the step is given up, if it heeds anything.
     pub(super) halt: AtomicBool,
     pub(super) gate: Gate,
     /// Held by whoever computes embeddings: one at a time, so that there is one such decoder.
@@ -133,8 +153,15 @@ impl Link {
     /// For the engine: what has come, and whether the engine is closed.
     pub(super) fn take(&self) -> (VecDeque<Command>, bool) {
         let mut inbox = self.inbox.lock();
-        self.halt.store(false, Ordering::Relaxed);
         (std::mem::take(&mut inbox.commands), inbox.closed)
+    }
+
+    /// For the engine: the next step is given up for this, also if it has come already.
+    pub(super) fn heed(&self, heed: Heed) {
+        let mut inbox = self.inbox.lock();
+        let come = inbox.closed || inbox.commands.iter().any(|command| heed.is_for(command));
+        self.halt.store(come, Ordering::Relaxed);
+        inbox.heed = heed;
     }
 
     /// For the engine: sleeps until something comes.
@@ -179,10 +206,16 @@ impl Link {
 
     fn tell(&self, command: Command) {
         let mut inbox = self.inbox.lock();
-        inbox.commands.push_back(command);
-        self.halt.store(true, Ordering::Relaxed);
+        self.put(&mut inbox, command);
         drop(inbox);
         self.arrived.notify_one();
+    }
+
+    fn put(&self, inbox: &mut Inbox, command: Command) {
+        if inbox.heed.is_for(&command) {
+            self.halt.store(true, Ordering::Relaxed);
+        }
+        inbox.commands.push_back(command);
     }
 }
 
@@ -334,10 +367,7 @@ impl Client {
             mailbox: Arc::clone(&submission.mailbox),
             link: Arc::clone(&self.link),
         };
-        if submission.terms.class == Class::Interactive {
-            self.link.halt.store(true, Ordering::Relaxed);
-        }
-        inbox.commands.push_back(Command::Submit(Box::new(submission)));
+        self.link.put(&mut inbox, Command::Submit(Box::new(submission)));
         drop(inbox);
         self.link.arrived.notify_one();
         Ok(handle)
@@ -450,5 +480,35 @@ impl RequestHandle {
 impl Drop for RequestHandle {
     fn drop(&mut self) {
         let _ = self.cancel(); // in a forked child there is nothing to cancel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step is given up for what it heeds and nothing else, also for what came before it began.
+    #[test]
+    fn a_step_heeds_what_it_is_told_to() {
+        let link = Link::new();
+        let halted = || link.halt.load(Ordering::Relaxed);
+        let heed = |arrivals, cancels: &[RequestId]| {
+            link.heed(Heed { arrivals, cancels: cancels.to_vec() });
+        };
+        heed(true, &[4, 5]);
+        link.cancel(6);
+        link.tell(Command::ClearCache);
+        assert!(!halted());
+        link.cancel(5);
+        assert!(halted());
+        heed(true, &[4]);
+        assert!(!halted());
+        heed(false, &[6]);
+        assert!(halted(), "6 was cancelled before");
+        link.take();
+        heed(false, &[6]);
+        assert!(!halted());
+        link.close();
+        assert!(halted());
     }
 }

@@ -82,9 +82,9 @@ pub struct EngineConfig {
     /// The most time, in nanoseconds, that prompts add to a step. Default [`STEP`].
     pub step: Nanos,
     /// The most time, in nanoseconds, of a step that holds prompts alone, while no answer is under
-    /// way. It is given up as soon as an interactive request or a cancellation comes. Default
-    /// [`LONE_STEP`]; not above `step`: there are no such steps, as for a backend that cannot give
-    /// up.
+    /// way. It is given up as soon as an interactive request or the cancellation of one of the prompts
+    /// comes; for that, other steps are given up too, where promises bear it. Default [`LONE_STEP`];
+    /// not above `step`: no step is given up, as with a backend that cannot.
     pub lone_step: Nanos,
     /// The promise for the first token of interactive requests that name none; default none.
     pub ttft: Option<Nanos>,

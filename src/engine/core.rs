@@ -15,9 +15,10 @@ use std::sync::atomic::Ordering;
 use self::job::Job;
 use crate::backend::{DecodeFailure, Decoder, Model, Snapshot};
 use crate::clock::{Clock, Nanos, seconds_between};
-use crate::engine::client::{Client, Command, Link, Submission};
+use crate::engine::client::{Client, Command, Heed, Link, Submission};
 use crate::engine::config::EngineConfig;
 use crate::engine::output::Mailbox;
+use crate::engine::policy::Yields;
 use crate::engine::sampler::Scratch;
 use crate::engine::scheduler::{Op, Plan, Scheduler, SnapshotKey, Verdict};
 use crate::engine::sequence::Sequence;
@@ -135,11 +136,12 @@ impl Core {
         let started = self.clock.now();
         self.announce(plan, started);
         let halt = &self.link.halt;
-        let outcome = decoder.adapt(plan.adapter).and_then(|()| {
-            if plan.interruptible {
+        let outcome = decoder.adapt(plan.adapter).and_then(|()| match plan.yields {
+            Yields::ToNothing => decoder.decode(&plan.rows),
+            yields => {
+                let arrivals = yields == Yields::ToArrival;
+                self.link.heed(Heed { arrivals, cancels: plan.prompts().collect() });
                 decoder.decode_unless(&plan.rows, halt)
-            } else {
-                decoder.decode(&plan.rows)
             }
         });
         match outcome {
@@ -149,7 +151,9 @@ impl Core {
                 self.scheduler.commit(plan, at.saturating_sub(started));
                 self.deliver(plan, tokens, started, at);
             }
-            Err(DecodeFailure::Aborted) if plan.interruptible && halt.load(Ordering::Relaxed) => {
+            Err(DecodeFailure::Aborted)
+                if plan.yields != Yields::ToNothing && halt.load(Ordering::Relaxed) =>
+            {
                 self.give_up(plan, started);
             }
             Err(failure) => self.fail(plan, failure),

@@ -39,7 +39,7 @@ pub use self::penalties::PENALTY_WINDOW;
 pub use self::policy::{
     Allowance, DECODE_WEIGHT, FAIRNESS_TOKENS, LONE_STEP, Load, MAX_SKIPS, MIN_PREFILL,
     PREFILL_WEIGHT, Policy, PolicyKind, QUANTUM, STEP, SloBudget, StepModel, TokenCounters,
-    UmaBudget, UmaConfig, Work, chunk_cells,
+    UmaBudget, UmaConfig, Work, Yields, chunk_cells,
 };
 pub use self::pooling::Pooling;
 pub use self::sampler::{Drawn, Sampler, Scratch};

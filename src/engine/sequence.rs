@@ -28,8 +28,10 @@ pub struct Sequence {
     prompt_len: usize,
     max_answer: usize,
     computed: usize,
-    /// How urgent it is now; a request can be relegated.
+    /// How urgent it is.
     pub class: Class,
+    /// It came as an interactive one, with a promise that could not be kept.
+    pub relegated: bool,
     /// On whose behalf.
     pub tenant: Arc<str>,
     /// What it is computed with; 0 is the bare model.
@@ -69,6 +71,7 @@ impl Sequence {
             max_answer,
             computed: 0,
             class: terms.class,
+            relegated: false,
             tenant: Arc::clone(&terms.tenant),
             adapter: terms.adapter,
             queued_at,
@@ -138,6 +141,12 @@ impl Sequence {
     /// sequence removed.
     pub(super) fn advance(&mut self, count: usize) {
         self.computed += count;
+    }
+
+    /// It waits as a background request from now on.
+    pub(super) fn relegate(&mut self) {
+        self.class = Class::Background;
+        self.relegated = true;
     }
 
     /// It gives up its place.

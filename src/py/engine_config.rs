@@ -21,14 +21,16 @@ use crate::error::{Error, Result};
 ///         leave; `uma`, by an average of step times with a guard of latencies.
 ///     step_ms: The most milliseconds that prompts add to a step. Default 65.
 ///     lone_step_ms: The most milliseconds of a step that holds prompts alone, while no answer is
-///         under way: it is given up as soon as an interactive request or a cancellation comes, but
-///         on a GPU, which has no such steps. Default 500; not above `step_ms`: none.
+///         under way: it is given up as soon as an interactive request or the cancellation of one of
+///         the prompts comes; for that, other steps are given up too, where promises bear it. None
+///         is on a GPU. Default 500; not above `step_ms`: no step is given up.
 ///     ttft_ms: The promise for the first token of interactive requests that name none, in
 ///         milliseconds. Default None.
 ///     tbt_ms: The promise for the time between two tokens of interactive requests that name none,
 ///         in milliseconds. Default None.
 ///     overload: What happens to a request whose first token cannot come as promised: `relegate`,
-///         the default, makes it a background request; `reject` refuses it with `QueueFullError`;
+///         the default, makes it a background request that goes before those that came as such;
+///         `reject` refuses it with `QueueFullError`;
 ///         `accept` lets it wait.
 ///     fairness_tokens: How many weighted tokens one tenant may be ahead of another of its priority.
 ///         Default 1024.

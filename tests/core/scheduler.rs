@@ -543,6 +543,34 @@ fn promises_that_cannot_be_kept() {
     }
 }
 
+/// Who was relegated waits for what it missed its promise by, not for background prompts: it goes
+/// before them, with the place of one, and behind interactive ones; they keep a tenth beside it.
+#[test]
+fn who_was_relegated_goes_before_background_prompts() {
+    let busy = |parallel| {
+        let mut desk = Desk::new(EngineConfig { ctx_size: 9000, parallel, ..config() });
+        for id in 0..3 {
+            desk.submit(id, prompt(id, 2000), 2, &background());
+        }
+        (0..8).for_each(|_| drop(desk.step()));
+        desk.now += 20_000 * MS; // their deadlines are long gone
+        let hasty = Terms { ttft: Some(MS), ..Terms::default() };
+        assert_eq!(desk.submit(3, prompt(3, 400), 2, &hasty), Verdict::Relegated);
+        desk
+    };
+    let plan = busy(1).step();
+    assert_eq!((admitted(&plan), plan.parked, plan.spans[0].id), (vec![3], vec![0], 3));
+    let mut desk = busy(3);
+    desk.step();
+    desk.add(4, 100, 2);
+    let interactive = desk.first_token_of(4);
+    assert!(interactive.len() <= 100 / 7 + 1, "{interactive:?}");
+    let relegated = desk.first_token_of(3);
+    assert!(relegated.len() <= 400 / 7 + 1, "{relegated:?}");
+    let background = relegated.iter().filter(|ids| ids.iter().any(|&id| id < 3)).count();
+    assert!(background > 0, "the background ones starve: {relegated:?}");
+}
+
 /// A token that comes late is told, with the promise that it broke.
 #[test]
 fn late_tokens_are_told() {

@@ -119,24 +119,31 @@ fn a_seed_repeats_an_answer() {
     assert_ne!(draw(1), draw(2));
 }
 
+/// How many steps were given up.
+#[derive(Debug, Default)]
+struct Given(AtomicUsize);
+
+impl Observer for Given {
+    fn observe(&self, event: &Event) {
+        if matches!(event, Event::StepInterrupted { .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An engine of two milliseconds a row, and how many of its steps were given up.
+fn counted() -> (Engine, Arc<Given>) {
+    let given = Arc::new(Given::default());
+    let toy = Arc::new(Toy { per_row: Duration::from_millis(2), ..Toy::instant() });
+    let clock = Arc::new(MonotonicClock);
+    (Engine::start(toy, EngineConfig::default(), given.clone(), clock).unwrap(), given)
+}
+
 /// A long prompt that has the engine to itself is computed in long steps, which give way at once to
 /// whoever comes, and loses nothing by it; so they do to a cancellation.
 #[test]
 fn a_long_step_gives_way() {
-    #[derive(Debug, Default)]
-    struct Given(AtomicUsize);
-    impl Observer for Given {
-        fn observe(&self, event: &Event) {
-            if matches!(event, Event::StepInterrupted { .. }) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-    let given = Arc::new(Given::default());
-    let toy = Toy { per_row: Duration::from_millis(2), ..Toy::instant() };
-    let config = EngineConfig::default();
-    let engine =
-        Engine::start(Arc::new(toy), config, given.clone(), Arc::new(MonotonicClock)).unwrap();
+    let (engine, given) = counted();
     let text = "a long prompt ".repeat(80);
     let long = submit(&engine, &text, greedy(3));
     let mut short = 0;
@@ -164,6 +171,27 @@ fn a_long_step_gives_way() {
         }
         assert!(attempt < 20, "no step gave way to a cancellation");
     }
+}
+
+/// A step beside an answer gives way to the cancellation of a prompt in it, and the answer is what
+/// it would have been.
+#[test]
+fn a_step_beside_an_answer_gives_way_to_a_cancellation() {
+    let (engine, given) = counted();
+    let answer = submit(&engine, "an answer", greedy(600));
+    for attempt in 0.. {
+        let long = submit(&engine, &format!("{attempt}{}", "other words ".repeat(90)), greedy(3));
+        std::thread::sleep(Duration::from_millis(200));
+        long.cancel().unwrap();
+        assert_eq!(finish(&long).1.reason, FinishReason::Cancelled);
+        if given.0.load(Ordering::Relaxed) > 0 {
+            break;
+        }
+        assert!(attempt < 20, "no step gave way to a cancellation");
+    }
+    assert!(!answer.wait_finished(Duration::ZERO).unwrap(), "it was under way all the while");
+    let tokens: Vec<Token> = finish(&answer).0.iter().map(|delta| delta.token).collect();
+    assert_eq!(tokens, Toy::answer(&bytes("an answer"), 600));
 }
 
 /// A cancelled request ends at the next step and frees its cells; its neighbour does not notice.

@@ -3,12 +3,13 @@
 //! Decodes come first and prompts fill what time is left, as in Sarathi-Serve (arXiv 2403.02310);
 //! the chunk follows from the slack, as in Niyama (arXiv 2503.22562). A floor keeps prompts moving
 //! whatever the slack: a bound is what suspended prefill needs most (arXiv 2602.16603).
-//! Prompts alone, with nobody waiting, take long steps that can be given up, as far as those that were
-//! completed have earned it. Must not know: sequences, queues, metrics.
+//! Prompts alone, with nobody waiting, take long steps that are given up for whoever comes; other steps
+//! are given up for a cancellation, where answers can bear it. Both as far as completed steps have
+//! earned it. Must not know: sequences, queues, metrics.
 
 use crate::clock::Nanos;
 use crate::engine::policy::step_model::{StepModel, Work};
-use crate::engine::policy::{Allowance, Load};
+use crate::engine::policy::{Allowance, Load, Yields};
 
 /// Chunks are multiples of it: few distinct shapes of a batch let a backend use its graph again.
 pub const QUANTUM: usize = 4;
@@ -43,26 +44,23 @@ pub struct SloBudget {
     model: StepModel,
     step: Nanos,
     lone_step: Nanos,
-    /// Time that lone steps have earned: each completed one adds what it took, each that is given
-    /// up costs twice that, and none may cost more than there is. So at most a third of the time is
-    /// lost, however many come.
+    /// Time that steps have earned, up to two lone ones: each completed one adds what it took, each
+    /// that is given up costs twice that, and none may cost more than there is. So at most a third
+    /// of the time is lost, however many come.
     earned: Nanos,
-    /// Whether the last step was a lone one.
-    lone: bool,
     target: usize,
     floor: Floor,
 }
 
 impl SloBudget {
     /// `step` is the most time that prompts may take of a step, however loose the promises, and
-    /// `lone_step` of one that may be given up; not above `step`: there are none.
+    /// `lone_step` of one that is given up for whoever comes; not above `step`: no step is given up.
     pub fn new(step: Nanos, lone_step: Nanos) -> Self {
         Self {
             model: StepModel::default(),
             step,
             lone_step,
             earned: 0,
-            lone: false,
             target: 0,
             floor: Floor::default(),
         }
@@ -73,7 +71,6 @@ impl SloBudget {
     /// loose moment nor an untried prediction makes a step of a new size at once.
     pub fn prefill(&mut self, load: &Load) -> Allowance {
         let wanted = load.wanted.min(load.room);
-        self.lone = load.lone > 0;
         if wanted == 0 {
             self.floor.record(load, 0);
             return Allowance { target: self.target, ..Allowance::default() };
@@ -95,8 +92,22 @@ impl SloBudget {
         if load.lone == 0 {
             self.target = target;
         }
-        let interruptible = load.lone > 0 && cap > self.step;
-        Allowance { tokens, target, skipped: tokens == 0, interruptible }
+        let yields = match load.lone {
+            1.. if cap > self.step => Yields::ToArrival,
+            _ if tokens > 0 && self.can_do_again(load, tokens) => Yields::ToCancel,
+            _ => Yields::ToNothing,
+        };
+        Allowance { tokens, target, skipped: tokens == 0, yields }
+    }
+
+    /// Whether this step, given up at its end, costs no more than was earned, and whether its
+    /// decodes still keep their promises if they are then computed again.
+    fn can_do_again(&self, load: &Load, tokens: usize) -> bool {
+        let work = load.work.with_prefill(tokens, load.base_context);
+        let again = self.model.predict_within(&work) + self.model.predict_within(&load.work);
+        self.lone_step > self.step
+            && self.model.predict(&work) <= self.earned / 2
+            && load.slack.is_none_or(|slack| again <= slack)
     }
 
     /// How many decodes without a promise join those with one: as many as fit into the slack, and
@@ -119,14 +130,13 @@ impl SloBudget {
     /// A step was computed.
     pub fn observe(&mut self, work: &Work, nanos: Nanos) {
         self.model.observe(work, nanos);
-        if self.lone {
-            self.earned = self.earned.saturating_add(nanos).min(self.lone_step.saturating_mul(2));
-        }
+        self.earned = self.earned.saturating_add(nanos).min(self.lone_step.saturating_mul(2));
     }
 
-    /// A lone step was given up after so many nanoseconds.
+    /// The last step was given up after so many nanoseconds: prompts got nothing of it.
     pub fn interrupted(&mut self, nanos: Nanos) {
         self.earned = self.earned.saturating_sub(nanos.saturating_mul(2));
+        self.floor.take_back();
     }
 
     /// How long steps take.
@@ -178,6 +188,11 @@ impl Floor {
     pub(super) fn record(&mut self, load: &Load, tokens: usize) {
         self.recent.rotate_left(1);
         self.recent[MAX_SKIPS - 1] = if tokens < load.wanted { tokens } else { MIN_PREFILL };
+    }
+
+    /// The last step gave nothing after all.
+    pub(super) fn take_back(&mut self) {
+        self.recent[MAX_SKIPS - 1] = 0;
     }
 }
 
@@ -260,24 +275,25 @@ mod tests {
         let mut budget = SloBudget::new(STEP, LONE_STEP);
         let mut steps = Vec::new();
         for _ in 0..9 {
-            let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);
+            let Allowance { tokens, yields, .. } = budget.prefill(&alone);
             let work = Work::default().with_prefill(tokens, 0);
             let nanos = budget.model.predict(&work);
-            steps.push((interruptible, nanos / MS));
+            steps.push((yields == Yields::ToArrival, nanos / MS));
             budget.observe(&work, nanos);
         }
         assert!(!steps[1].0 && steps[1].1 <= 65, "{steps:?}");
         assert!(steps[3].0 && (70..=100).contains(&steps[3].1), "{steps:?}");
         assert!(steps[8].0 && (450..=500).contains(&steps[8].1), "{steps:?}");
         let beside = Load { slack: None, ..load(2, 0) };
-        assert!(budget.prefill(&beside).tokens <= 16 && !budget.prefill(&beside).interruptible);
+        let Allowance { tokens, yields, .. } = budget.prefill(&beside);
+        assert!(tokens <= 16 && yields == Yields::ToCancel);
 
         let (mut done, mut lost) = (0, 0); // something comes near the end of each step that gives way
         for _ in 0..1000 {
-            let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);
+            let Allowance { tokens, yields, .. } = budget.prefill(&alone);
             let work = Work::default().with_prefill(tokens, 0);
             let nanos = budget.model.predict(&work);
-            if interruptible {
+            if yields != Yields::ToNothing {
                 budget.interrupted(nanos);
                 lost += nanos;
             } else {
@@ -311,11 +327,46 @@ mod tests {
         let alone = Load { wanted: 4000, room: 512, lone: 4000, ..Load::default() };
         let mut budget = SloBudget::new(STEP, 0);
         for _ in 0..5 {
-            let Allowance { tokens, interruptible, .. } = budget.prefill(&alone);
+            let Allowance { tokens, yields, .. } = budget.prefill(&alone);
             let work = Work::default().with_prefill(tokens, 0);
-            assert!(!interruptible && budget.model.predict(&work) <= STEP);
+            assert!(yields == Yields::ToNothing && budget.model.predict(&work) <= STEP);
             budget.observe(&work, STEP);
         }
+    }
+
+    /// Beside answers, a step is given up for a cancellation only where their promises bear that
+    /// they are computed twice, and steps that were completed have paid for it.
+    #[test]
+    fn a_step_beside_answers_yields_to_a_cancellation() {
+        let mut budget = SloBudget::new(STEP, LONE_STEP);
+        assert_eq!(budget.prefill(&load(2, 5000 * MS)).yields, Yields::ToNothing, "nothing earned");
+        budget.observe(&decodes(2, 50), 300 * MS);
+        assert_eq!(budget.prefill(&load(2, 5000 * MS)).yields, Yields::ToCancel);
+        let step = load(2, 0).work.with_prefill(QUANTUM, 0);
+        let tight = budget.model.predict_within(&step) + MS;
+        let allowance = budget.prefill(&load(2, tight));
+        assert_eq!((allowance.tokens, allowance.yields), (QUANTUM, Yields::ToNothing));
+        budget.interrupted(140 * MS);
+        assert_eq!(budget.prefill(&load(2, 5000 * MS)).yields, Yields::ToNothing, "it is spent");
+        let unpromised = Load { slack: None, ..load(2, 0) };
+        budget.observe(&decodes(2, 50), 300 * MS);
+        assert_eq!(budget.prefill(&unpromised).yields, Yields::ToCancel);
+    }
+
+    /// What was given up does not count for the bound on starvation.
+    #[test]
+    fn the_floor_takes_back_what_was_given_up() {
+        let mut budget = SloBudget::new(STEP, LONE_STEP);
+        let steps: Vec<_> = (0..6)
+            .map(|step| {
+                let tokens = budget.prefill(&load(16, MS)).tokens;
+                if step == 4 {
+                    budget.interrupted(0);
+                }
+                tokens
+            })
+            .collect();
+        assert_eq!(steps, [0, 0, 0, 0, 16, 16]);
     }
 
     #[test]

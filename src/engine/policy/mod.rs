@@ -89,8 +89,20 @@ pub struct Allowance {
     pub target: usize,
     /// Prompts wanted a place and the policy gave none.
     pub skipped: bool,
-    /// The step may be longer than others, if it is given up for whoever comes.
-    pub interruptible: bool,
+    /// What the step is given up for.
+    pub yields: Yields,
+}
+
+/// What a step that is under way is given up for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Yields {
+    /// Nothing.
+    #[default]
+    ToNothing,
+    /// The cancellation of a prompt in it.
+    ToCancel,
+    /// That, and whoever comes: it is longer than a step that others wait for.
+    ToArrival,
 }
 
 /// Picks how many prompt tokens each step computes.
@@ -160,11 +172,11 @@ impl Policy {
         }
     }
 
-    /// A step was given up after so many nanoseconds.
+    /// The last step was given up after so many nanoseconds.
     pub fn interrupted(&mut self, nanos: Nanos) {
         match self {
             Self::Slo(budget) => budget.interrupted(nanos),
-            Self::Uma(_) => (), // its steps are never interruptible
+            Self::Uma(_) => (), // its steps yield to nothing
         }
     }
 

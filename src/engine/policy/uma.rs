@@ -15,7 +15,7 @@
 use crate::clock::Nanos;
 use crate::engine::policy::budget::Floor;
 use crate::engine::policy::step_model::{StepModel, Work, chunk_cells};
-use crate::engine::policy::{Allowance, Load};
+use crate::engine::policy::{Allowance, Load, Yields};
 
 /// The constants of UMA Serve's policies; the defaults are that project's, except where said.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +102,7 @@ impl UmaBudget {
             tokens,
             target: self.target,
             skipped: wanted > 0 && tokens == 0,
-            interruptible: false,
+            yields: Yields::ToNothing,
         }
     }
 

@@ -89,7 +89,7 @@ pub struct Scheduler {
     steps: u64,
     /// By class, the tenants whose prompts wait.
     tenants: [TokenCounters<Arc<str>>; Class::ALL.len()],
-    /// Prompt tokens that background requests may take first.
+    /// Prompt tokens that a lower tier may take before a higher one.
     credit: f64,
     /// The part of the time that goes to prompts while some wait, as a moving mean.
     prefill_share: f64,
@@ -143,7 +143,7 @@ impl Scheduler {
         let verdict = self.judge(&sequence, now);
         match verdict {
             Verdict::Refused { .. } => return verdict,
-            Verdict::Relegated => sequence.class = Class::Background,
+            Verdict::Relegated => sequence.relegate(),
             Verdict::Accepted => (),
         }
         self.counters(sequence.class).activate(&sequence.tenant);
@@ -177,6 +177,7 @@ impl Scheduler {
     /// The plan was computed, in so many nanoseconds.
     pub fn commit(&mut self, plan: &Plan, nanos: Nanos) {
         self.failures = 0;
+        self.credit += plan.credit;
         let work = plan.work();
         self.learned = LEARNED.min(self.learned + work.prefill);
         self.note_share(plan.adapter, &work, nanos);

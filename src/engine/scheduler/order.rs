@@ -1,7 +1,8 @@
 //! Whose prompt comes first. Must not know: slots, cells, the step.
 //!
-//! Interactive requests before background ones; a request that was preempted before those of its
-//! class that never ran; of the others, the least of *deadline + remaining work* (Niyama's hybrid of
+//! Interactive requests before background ones, and of these first who was relegated: its caller waits
+//! for the answer, only longer than was promised. A request that was preempted before those of its
+//! tier that never ran; of the others, the least of *deadline + remaining work* (Niyama's hybrid of
 //! earliest deadline and shortest job, arXiv 2503.22562: a short prompt passes a long one, and a long
 //! one cannot be passed for ever, because deadlines stand still and time does not). Ties go to who
 //! finds more in the cache, then to who came first.
@@ -19,11 +20,29 @@ pub const NO_PROMISE: Nanos = 1_000_000_000;
 /// A background request that has waited so long, 30 s, is as urgent as an interactive one.
 pub const BACKGROUND_PATIENCE: Nanos = 30_000_000_000;
 
+/// What the order goes by first; the least is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tier {
+    Interactive,
+    Relegated,
+    Background,
+}
+
+impl Tier {
+    pub(super) fn of(sequence: &Sequence) -> Self {
+        match sequence.class {
+            Class::Interactive => Self::Interactive,
+            Class::Background if sequence.relegated => Self::Relegated,
+            Class::Background => Self::Background,
+        }
+    }
+}
+
 /// A place in the order; the least is first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rank {
-    /// Its class as far as the order goes.
-    pub class: Class,
+    /// Its tier now: who has waited for long enough is in the first.
+    pub tier: Tier,
     /// Its tenant had more than its share.
     ahead: bool,
     fresh: bool,
@@ -42,7 +61,7 @@ impl Rank {
             .first_token_due
             .unwrap_or_else(|| sequence.queued_at.saturating_add(NO_PROMISE));
         Self {
-            class: if aged { Class::Interactive } else { sequence.class },
+            tier: if aged { Tier::Interactive } else { Tier::of(sequence) },
             ahead,
             fresh: sequence.parked_at.is_none(),
             due: match sequence.parked_at {
@@ -65,8 +84,7 @@ impl PartialOrd for Rank {
 
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> Ordering {
-        let key =
-            |rank: &Self| (rank.class, rank.ahead, rank.fresh, rank.due, rank.misses, rank.id);
+        let key = |rank: &Self| (rank.tier, rank.ahead, rank.fresh, rank.due, rank.misses, rank.id);
         key(self).cmp(&key(other))
     }
 }

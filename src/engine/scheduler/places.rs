@@ -1,14 +1,14 @@
 //! Who has a place, and who gives it up. Must not know: what a step computes.
 //!
 //! Nothing is reserved for the longest answer: a place is given when what is surely needed fits, and
-//! taken back from the lowest class when answers have outgrown the cells.
+//! taken back from the lowest tier when answers have outgrown the cells.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::clock::Nanos;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::scheduler::order::Rank;
+use crate::engine::scheduler::order::{Rank, Tier};
 use crate::engine::scheduler::plan::{Admission, Plan};
 use crate::engine::sequence::Sequence;
 use crate::event::Class;
@@ -44,7 +44,7 @@ impl Scheduler {
                     return;
                 }
                 order.pop();
-            } else if self.park_last(now, plan, Some(first.class)) {
+            } else if self.park_last(now, plan, Some(first.tier)) {
                 let parked = self.waiting.last().expect("it waits now");
                 order.push(Reverse(self.rank(parked, now)));
             } else {
@@ -98,12 +98,12 @@ impl Scheduler {
         self.cells.live() + growth + own <= self.config.ctx_size
     }
 
-    /// Takes the place from the lowest class, and of that from the newest; only from classes below
+    /// Takes the place from the lowest tier, and of that from the newest; only from tiers below
     /// this one, if one is given. Says whether there was one.
-    pub(super) fn park_last(&mut self, now: Nanos, plan: &mut Plan, above: Option<Class>) -> bool {
-        let may = |s: &Sequence| above.is_none_or(|class| self.rank(s, now).class > class);
+    pub(super) fn park_last(&mut self, now: Nanos, plan: &mut Plan, above: Option<Tier>) -> bool {
+        let may = |s: &Sequence| above.is_none_or(|tier| self.rank(s, now).tier > tier);
         let candidates = self.live.iter().enumerate().filter(|(_, sequence)| may(sequence));
-        let last = candidates.max_by_key(|(_, s)| (s.class, s.queued_at, s.id));
+        let last = candidates.max_by_key(|(_, s)| (Tier::of(s), s.queued_at, s.id));
         let Some((index, _)) = last else { return false };
         let mut sequence = self.live.remove(index);
         let (slot, seconds) = (sequence.slot.expect("it is live"), self.seconds_of(&sequence));

@@ -1,7 +1,7 @@
 //! One step as the scheduler plans it.
 
 use crate::backend::Row;
-use crate::engine::policy::Work;
+use crate::engine::policy::{Work, Yields};
 use crate::engine::scheduler::cells::Op;
 use crate::engine::sequence::Sequence;
 use crate::event::RequestId;
@@ -68,8 +68,10 @@ pub struct Plan {
     pub decode_tokens: usize,
     /// How many tokens the policy allowed, decodes included.
     pub budget: usize,
-    /// It may be given up: prompts alone, of a step longer than one that others wait for.
-    pub interruptible: bool,
+    /// What it is given up for.
+    pub yields: Yields,
+    /// What it adds to the prompt tokens that a lower tier may take first.
+    pub credit: f64,
     /// Prompts waited, and the policy let none of them in.
     pub prefill_skipped: bool,
 }
@@ -83,6 +85,11 @@ impl Plan {
             logits: self.rows.iter().filter(|row| row.wants_logits).count(),
             context: self.rows.iter().map(|row| row.position + 1).sum(),
         }
+    }
+
+    /// The requests whose prompts it computes.
+    pub fn prompts(&self) -> impl Iterator<Item = RequestId> {
+        self.spans[self.decode_tokens..].iter().map(|span| span.id) // a decode is a span of one row
     }
 
     /// Adds up to `limit` of a live sequence's pending tokens and returns how many. Only its

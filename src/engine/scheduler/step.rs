@@ -4,13 +4,14 @@ use crate::clock::Nanos;
 use crate::engine::policy::{Load, Work};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scheduler::host::common;
+use crate::engine::scheduler::order::Tier;
 use crate::engine::scheduler::plan::Plan;
 use crate::engine::scheduler::radix::BLOCK;
 use crate::engine::sequence::Sequence;
 use crate::event::Class;
 
-/// The part of the prompt tokens that background requests get while interactive ones want them all.
-const BACKGROUND_SHARE: f64 = 0.1;
+/// The part of the prompt tokens that a lower tier gets while a higher one wants them all.
+const LOWER_SHARE: f64 = 0.1;
 
 impl Scheduler {
     pub(super) fn plan_decodes(&mut self, now: Nanos, plan: &mut Plan) {
@@ -60,16 +61,18 @@ impl Scheduler {
         let allowance = self.policies[plan.adapter].prefill(&load);
         plan.budget = plan.decode_tokens + allowance.target;
         plan.prefill_skipped = allowance.skipped;
-        plan.interruptible = allowance.interruptible;
+        plan.yields = allowance.yields;
         self.cells.make_room(plan.decode_tokens + allowance.tokens);
         let free = self.config.ctx_size - self.cells.used() - plan.decode_tokens;
         let mut left = allowance.tokens.min(free);
-        if let Some(first) = self.background_turn(&order, left) {
-            let index = order.remove(first);
-            let share = (self.credit as usize).min(left);
-            let given = plan.append(&self.live[index], share);
-            self.credit -= given as f64;
-            left -= given;
+        if let Some(lower) = self.lower_tier(&order) {
+            plan.credit = left as f64 * LOWER_SHARE;
+            let credit = (self.credit + plan.credit) as usize;
+            if credit >= BLOCK {
+                let given = plan.append(&self.live[order.remove(lower)], credit.min(left));
+                plan.credit -= given as f64;
+                left -= given;
+            }
         }
         for index in order {
             let sequence = &self.live[index];
@@ -78,15 +81,11 @@ impl Scheduler {
         }
     }
 
-    /// Which of these prompts is a background request's, if it is its turn to go first.
-    fn background_turn(&mut self, order: &[usize], tokens: usize) -> Option<usize> {
-        let class = |&index: &usize| self.live[index].class;
-        let first = order.iter().position(|index| class(index) == Class::Background)?;
-        if first == 0 {
-            return None;
-        }
-        self.credit += tokens as f64 * BACKGROUND_SHARE;
-        (self.credit >= BLOCK as f64).then_some(first)
+    /// The first of these prompts that is of a lower tier than the very first.
+    fn lower_tier(&self, order: &[usize]) -> Option<usize> {
+        let tier = |&index: &usize| Tier::of(&self.live[index]);
+        let first = order.first().map(tier)?;
+        order.iter().position(|index| tier(index) > first)
     }
 
     /// Prompts to compute, in their order. Each takes over what the others have computed of it;
