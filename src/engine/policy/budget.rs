@@ -293,12 +293,12 @@ mod tests {
             let Allowance { tokens, yields, .. } = budget.prefill(&alone);
             let work = Work::default().with_prefill(tokens, 0);
             let nanos = budget.model.predict(&work);
-            if yields != Yields::ToNothing {
-                budget.interrupted(nanos);
-                lost += nanos;
-            } else {
+            if yields == Yields::ToNothing {
                 budget.observe(&work, nanos);
                 done += nanos;
+            } else {
+                budget.interrupted(nanos);
+                lost += nanos;
             }
         }
         assert!(done > 0 && 2 * lost <= done + 2 * LONE_STEP, "{lost} of {done}");
