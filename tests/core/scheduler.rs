@@ -394,6 +394,24 @@ fn idle_prefixes_leave_the_cells() {
     }
 }
 
+/// Of prefixes that are nearly the same, one leaves the cells as a copy, and serves for all.
+#[test]
+fn idle_prefixes_that_are_shared_leave_the_cells_once() {
+    let mut desk = Desk::new(EngineConfig { idle_cells: 0, ctx_size: 400, ..config() });
+    let like = |end| [&prompt(1, 72)[..], &[end; 9]].concat();
+    for id in 1..=3 {
+        desk.submit(id, like(id as Token), 1, &Terms::default());
+    }
+    while desk.done.len() < 3 {
+        desk.step();
+    }
+    desk.step();
+    assert_eq!((desk.scheduler.used_cells(), desk.scheduler.host_bytes()), (0, 100));
+    assert_eq!(desk.scheduler.take_evicted(), 2 * 9, "the ends of two");
+    desk.submit(4, like(4), 1, &Terms::default());
+    assert_eq!(desk.step().admitted[0].hit, 72);
+}
+
 /// A copy of a longer sequence takes the place of those of its beginnings.
 #[test]
 fn a_longer_copy_serves_for_the_shorter() {

@@ -38,8 +38,9 @@ fn a_step_is_given_up_without_a_trace() {
             decoder.forget(1);
 
             decoder.decode(&rows(1, 0, 40)).unwrap();
+            let both = [rows(0, 40, 1), rows(1, 40, 400)].concat(); // beside an answer's token
             let halt = AtomicBool::new(true);
-            let outcome = decoder.decode_unless(&rows(1, 40, 400), &halt);
+            let outcome = decoder.decode_unless(&both, &halt);
             assert_eq!(outcome, Err(DecodeFailure::Aborted), "it was set from the start");
             halt.store(false, Ordering::Relaxed);
             let outcome = thread::scope(|scope| {
@@ -47,7 +48,7 @@ fn a_step_is_given_up_without_a_trace() {
                     thread::sleep(Duration::from_millis(30));
                     halt.store(true, Ordering::Relaxed);
                 });
-                decoder.decode_unless(&rows(1, 40, 400), &halt)
+                decoder.decode_unless(&both, &halt)
             });
             assert_eq!(outcome, Err(DecodeFailure::Aborted), "400 rows take longer than 30 ms");
 

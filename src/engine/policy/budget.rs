@@ -3,11 +3,12 @@
 //! Decodes come first and prompts fill what time is left, as in Sarathi-Serve (arXiv 2403.02310);
 //! the chunk follows from the slack, as in Niyama (arXiv 2503.22562). A floor keeps prompts moving
 //! whatever the slack: a bound is what suspended prefill needs most (arXiv 2602.16603).
-//! Prompts alone, with nobody waiting, take long steps that are given up for whoever comes; other steps
-//! are given up for a cancellation, where answers can bear it. Both as far as completed steps have
-//! earned it. Must not know: sequences, queues, metrics.
+//! Prompts alone, with nobody waiting, take long steps that are given up for whoever comes, where that
+//! gets more done; other steps are given up for a cancellation, where answers can bear it. Both as far
+//! as completed steps have earned it. Must not know: sequences, queues, metrics.
 
 use crate::clock::Nanos;
+use crate::engine::policy::lone::LoneSteps;
 use crate::engine::policy::step_model::{StepModel, Work};
 use crate::engine::policy::{Allowance, Load, Yields};
 
@@ -43,11 +44,7 @@ pub const LONE_STEP: Nanos = 500_000_000;
 pub struct SloBudget {
     model: StepModel,
     step: Nanos,
-    lone_step: Nanos,
-    /// Time that steps have earned, up to two lone ones: each completed one adds what it took, each
-    /// that is given up costs twice that, and none may cost more than there is. So at most a third
-    /// of the time is lost, however many come.
-    earned: Nanos,
+    lone: LoneSteps,
     target: usize,
     floor: Floor,
 }
@@ -59,8 +56,7 @@ impl SloBudget {
         Self {
             model: StepModel::default(),
             step,
-            lone_step,
-            earned: 0,
+            lone: LoneSteps::new(lone_step),
             target: 0,
             floor: Floor::default(),
         }
@@ -71,6 +67,7 @@ impl SloBudget {
     /// loose moment nor an untried prediction makes a step of a new size at once.
     pub fn prefill(&mut self, load: &Load) -> Allowance {
         let wanted = load.wanted.min(load.room);
+        self.lone.planned(load.lone > 0 && wanted > 0);
         if wanted == 0 {
             self.floor.record(load, 0);
             return Allowance { target: self.target, ..Allowance::default() };
@@ -105,8 +102,8 @@ impl SloBudget {
     fn can_do_again(&self, load: &Load, tokens: usize) -> bool {
         let work = load.work.with_prefill(tokens, load.base_context);
         let again = self.model.predict_within(&work) + self.model.predict_within(&load.work);
-        self.lone_step > self.step
-            && self.model.predict(&work) <= self.earned / 2
+        self.lone.longest() > self.step
+            && self.model.predict(&work) <= self.lone.affordable()
             && load.slack.is_none_or(|slack| again <= slack)
     }
 
@@ -130,13 +127,18 @@ impl SloBudget {
     /// A step was computed.
     pub fn observe(&mut self, work: &Work, nanos: Nanos) {
         self.model.observe(work, nanos);
-        self.earned = self.earned.saturating_add(nanos).min(self.lone_step.saturating_mul(2));
+        self.lone.completed(nanos);
     }
 
     /// The last step was given up after so many nanoseconds: prompts got nothing of it.
     pub fn interrupted(&mut self, nanos: Nanos) {
-        self.earned = self.earned.saturating_sub(nanos.saturating_mul(2));
+        self.lone.given_up(nanos);
         self.floor.take_back();
+    }
+
+    /// Whoever came since the last step was planned would have it given up.
+    pub fn somebody_came(&mut self) {
+        self.lone.somebody_came();
     }
 
     /// How long steps take.
@@ -144,20 +146,35 @@ impl SloBudget {
         &self.model
     }
 
-    /// The longest lone step now.
-    fn lone_cap(&self) -> Nanos {
-        (self.earned / 2).clamp(self.step, self.lone_step.max(self.step))
-    }
-
     /// The longest step, whatever is promised: `step` beyond its decodes.
     fn cap(&self, load: &Load) -> Nanos {
         if load.lone > 0 {
-            // Others' prompts must not hold the first one up.
-            let first = self.model.predict(&load.work.with_prefill(load.lone, load.base_context));
-            return self.lone_cap().min(first).max(self.step);
+            return self.lone_cap(load).max(self.step);
         }
         let decodes = if load.work.decodes > 0 { self.model.predict(&load.work) } else { 0 };
         self.step.saturating_add(decodes)
+    }
+
+    /// The longest step that is given up for whoever comes: what was earned for it, what the first
+    /// prompt needs, which others must not hold up, and what gets most done a second.
+    fn lone_cap(&self, load: &Load) -> Nanos {
+        let prompts = |tokens| load.work.with_prefill(tokens, load.base_context);
+        let time = |tokens| self.model.predict(&prompts(tokens));
+        let most = self.lone.affordable().min(time(load.lone));
+        let sizes = (QUANTUM..).step_by(QUANTUM).take_while(|&tokens| tokens <= load.room);
+        let sizes = sizes.chain([load.lone]).map(|tokens| (tokens, time(tokens)));
+        let pace = |tokens: usize, nanos: Nanos| {
+            // Rows are worth what they would take elsewhere: later ones read more cells anyway.
+            let work = self.model.prefill_seconds(tokens, load.base_context);
+            if nanos > self.step {
+                self.lone.pace(work, nanos)
+            } else {
+                work / nanos.max(1) as f64 * 1e9 // nobody has it given up
+            }
+        };
+        let paces = sizes.filter(|&(_, nanos)| nanos <= most);
+        let paces = paces.map(|(tokens, nanos)| (pace(tokens, nanos), nanos));
+        paces.max_by(|one, other| one.0.total_cmp(&other.0)).map_or(0, |(_, nanos)| nanos)
     }
 }
 
@@ -302,6 +319,48 @@ mod tests {
             }
         }
         assert!(done > 0 && 2 * lost <= done + 2 * LONE_STEP, "{lost} of {done}");
+    }
+
+    /// Tokens that a machine computes in two minutes, where so many seconds pass between requests
+    /// that a lone step is given up for; `time` in milliseconds of a step of so many rows at 700.
+    fn done(lone_step: Nanos, every: f64, time: impl Fn(usize) -> f64) -> usize {
+        let base_context = 700;
+        let alone = Load { wanted: 4000, room: 512, lone: 4000, base_context, ..Load::default() };
+        let mut budget = SloBudget::new(STEP, lone_step);
+        let (mut now, mut next, mut done) = (0.0, every, 0);
+        while now < 120.0 {
+            let Allowance { tokens, yields, .. } = budget.prefill(&alone);
+            let end = now + time(tokens) / 1e3;
+            if yields == Yields::ToArrival && end > next {
+                budget.interrupted(((next - now) * 1e9) as Nanos);
+                now = next;
+            } else {
+                let work = Work::default().with_prefill(tokens, base_context);
+                budget.observe(&work, ((end - now) * 1e9) as Nanos);
+                (now, done) = (end, done + tokens);
+            }
+            if now >= next {
+                budget.somebody_came();
+                next += every;
+            }
+        }
+        done
+    }
+
+    /// Long steps are taken where they get more done although some are lost, and only there.
+    #[test]
+    fn lone_steps_are_as_long_as_pays() {
+        let even = |rows: usize| 3.0 + 9.0 * rows as f64;
+        let steep = |rows: usize| 10.0 + if rows < 64 { 10.0 } else { 6.5 } * rows as f64;
+        let gain = |every, time: fn(usize) -> f64| {
+            done(LONE_STEP, every, time) as f64 / done(0, every, time) as f64
+        };
+        let quiet = [gain(1e9, even), gain(1e9, steep)];
+        assert!(quiet[0] > 1.05 && quiet[1] > 1.5, "{quiet:?}");
+        let busy = [gain(1.5, even), gain(1.5, steep)];
+        assert!(busy[0] > 0.97 && busy[1] > 1.15, "{busy:?}");
+        let crowded = [gain(0.3, even), gain(0.3, steep)];
+        assert!(crowded.iter().all(|&gain| gain > 0.95), "{crowded:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod budget;
 mod fairness;
+mod lone;
 mod step_model;
 mod uma;
 
@@ -177,6 +178,14 @@ impl Policy {
         match self {
             Self::Slo(budget) => budget.interrupted(nanos),
             Self::Uma(_) => (), // its steps yield to nothing
+        }
+    }
+
+    /// An interactive request came since the last step was planned.
+    pub fn somebody_came(&mut self) {
+        match self {
+            Self::Slo(budget) => budget.somebody_came(),
+            Self::Uma(_) => (),
         }
     }
 

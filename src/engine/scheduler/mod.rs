@@ -140,6 +140,9 @@ impl Scheduler {
     pub fn add(&mut self, mut sequence: Sequence, now: Nanos) -> Verdict {
         debug_assert!(sequence.cells() <= self.config.ctx_size, "it would wait for ever");
         sequence.hint = self.cells.matched(&self.scope(&sequence), sequence.tokens());
+        if sequence.class == Class::Interactive {
+            self.policies.iter_mut().for_each(Policy::somebody_came);
+        }
         let verdict = self.judge(&sequence, now);
         match verdict {
             Verdict::Refused { .. } => return verdict,

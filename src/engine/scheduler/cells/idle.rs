@@ -6,6 +6,9 @@ use crate::backend::{SeqId, Token};
 use crate::engine::scheduler::host::{MIN_TOKENS, Planned, SnapshotKey};
 use crate::engine::scheduler::radix::{BLOCK, Scope};
 
+/// The least part of a sequence that nobody else holds for which a copy is made of the whole.
+const LEAST_OWN: f64 = 0.125;
+
 impl Cells {
     /// No request computes in this slot any more; it keeps its tokens, which `seconds` of prefill
     /// have cost. What is parked goes last.
@@ -23,17 +26,23 @@ impl Cells {
         self.thin();
     }
 
-    /// Moves idle slots to the host until they keep no more cells than they may. A copy that would
-    /// mostly repeat what stays is not made.
+    /// Moves idle slots to the host until they keep no more cells than they may. What a slot has
+    /// for itself is lost if it is less than [`LEAST_OWN`] of it: the copy would repeat the rest.
     pub(super) fn thin(&mut self) {
         let movable = |cells: &Self, seq| {
             let slot = &cells.slots[seq as usize];
             let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
-            !waited_for && slot.length() >= MIN_TOKENS && 2 * cells.exclusive(seq) >= slot.length()
+            !waited_for && slot.length() >= MIN_TOKENS && cells.exclusive(seq) > 0
         };
         while self.divisible && self.used() - self.live() > self.idle_limit {
             let Some(seq) = self.least_idle(movable) else { return };
-            self.evict(seq);
+            let (own, length) = (self.exclusive(seq), self.slots[seq as usize].length());
+            if own as f64 >= LEAST_OWN * length as f64 {
+                self.evict(seq);
+            } else {
+                self.evicted += own;
+                self.forget(seq);
+            }
         }
     }
 
