@@ -104,8 +104,9 @@ pub struct EngineConfig {
     /// Sequences that keep cached prefixes beside the `parallel` that run. Default 56.
     pub cache_sequences: usize,
     /// Cells of cached prefixes past which the least worth go to the host's memory, although nobody
-    /// needs their cells: each cell in use costs every step time. Only where `host_cache_bytes` has
-    /// room for a whole context. Default 1024.
+    /// needs their cells: each cell in use costs every step time. Of one that shares more than seven
+    /// eighths with others, the rest is lost. Only where `host_cache_bytes` has room for a whole
+    /// context. Default 1024.
     pub idle_cells: usize,
     /// Bytes of the host's memory for prefixes that left the KV cache and for preempted requests;
     /// 0 computes them again. Default 512 MiB.
