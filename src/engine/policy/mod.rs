@@ -181,7 +181,7 @@ impl Policy {
         }
     }
 
-    /// An interactive request came since the last step was planned.
+    /// An interactive request came since the last step was planned, which was this policy's.
     pub fn somebody_came(&mut self) {
         match self {
             Self::Slo(budget) => budget.somebody_came(),

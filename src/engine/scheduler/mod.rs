@@ -3,7 +3,7 @@
 //!
 //! [`Scheduler::schedule`] is the policy, in its order:
 //! 1. Answers go on: whoever decodes gets its next token in every step. If the cells for these
-//!    tokens are not there, cached prefixes go, then the lowest class gives up its place.
+//!    tokens are not there, cached prefixes go, then the lowest tier gives up its place.
 //! 2. Places: the first in the [`order`] that fits, beginning with what the cache holds of it.
 //! 3. Whose turn it is: llama.cpp applies an adapter to a whole batch, so a step holds sequences of
 //!    one. They take turns, and a policy of its own learns how long the steps of each take.
@@ -87,6 +87,8 @@ pub struct Scheduler {
     /// By adapter, the last step that was its.
     turns: Vec<u64>,
     steps: u64,
+    /// The adapter of the last plan, if there was anything to compute.
+    planned: Option<usize>,
     /// By class, the tenants whose prompts wait.
     tenants: [TokenCounters<Arc<str>>; Class::ALL.len()],
     /// Prompt tokens that a lower tier may take before a higher one.
@@ -121,6 +123,7 @@ impl Scheduler {
             turns: vec![0; policies.len()],
             policies,
             steps: 0,
+            planned: None,
             tenants: [counters(), counters()],
             credit: 0.0,
             prefill_share: 1.0,
@@ -140,8 +143,8 @@ impl Scheduler {
     pub fn add(&mut self, mut sequence: Sequence, now: Nanos) -> Verdict {
         debug_assert!(sequence.cells() <= self.config.ctx_size, "it would wait for ever");
         sequence.hint = self.cells.matched(&self.scope(&sequence), sequence.tokens());
-        if sequence.class == Class::Interactive {
-            self.policies.iter_mut().for_each(Policy::somebody_came);
+        if let (Class::Interactive, Some(adapter)) = (sequence.class, self.planned) {
+            self.policies[adapter].somebody_came();
         }
         let verdict = self.judge(&sequence, now);
         match verdict {
@@ -173,6 +176,7 @@ impl Scheduler {
         if plan.rows.is_empty() && self.live.len() > 1 {
             self.park_last(now, &mut plan, None); // prompts that got stuck in each other
         }
+        self.planned = (!plan.rows.is_empty()).then_some(plan.adapter);
         plan.ops = self.cells.take_ops();
         plan
     }

@@ -70,7 +70,7 @@ pub struct Plan {
     pub budget: usize,
     /// What it is given up for.
     pub yields: Yields,
-    /// What it adds to the prompt tokens that a lower tier may take first.
+    /// What it adds to the prompt tokens that a lower tier may take first; below 0 if it takes more.
     pub credit: f64,
     /// Prompts waited, and the policy let none of them in.
     pub prefill_skipped: bool,
