@@ -11,6 +11,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use super::frame;
+
 /// `inspect.CO_GENERATOR` and `inspect.CO_ASYNC_GENERATOR`.
 const GENERATORS: u32 = 0x20 | 0x200;
 
@@ -23,7 +25,6 @@ pub(super) struct Variable {
     get: Py<PyAny>,
     set: Py<PyAny>,
     reset: Py<PyAny>,
-    frame: Py<PyAny>,
     /// The code that asked last, and whether it is a generator's: a service has few blocks, and
     /// reading a code's flags costs as much as the rest of the question.
     asked: Mutex<Option<(Py<PyAny>, bool)>>,
@@ -39,9 +40,8 @@ impl Variable {
             let itself = class.call(("ryot_request",), Some(&default))?;
             let method = |name| Ok::<_, PyErr>(itself.getattr(name)?.unbind());
             let (get, set, reset) = (method("get")?, method("set")?, method("reset")?);
-            let frame = py.import("sys")?.getattr("_getframe")?.unbind();
             let asked = Mutex::default();
-            Ok(Self { itself: itself.unbind(), get, set, reset, frame, asked })
+            Ok(Self { itself: itself.unbind(), get, set, reset, asked })
         })
     }
 
@@ -58,9 +58,7 @@ impl Variable {
     /// The frame of the running code, or of its caller at this depth, if it is a generator's:
     /// such a frame can be suspended, and what runs then is its consumer.
     fn generator(&self, py: Python<'_>, depth: u32) -> PyResult<Option<Py<PyAny>>> {
-        let function = self.frame.bind(py);
-        let frame = if depth == 0 { function.call0()? } else { function.call1((depth,))? };
-        let code = frame.getattr(intern!(py, "f_code"))?;
+        let Some((frame, code)) = frame::running(py, depth)? else { return Ok(None) };
         let known = self.asked.lock().as_ref().filter(|(asked, _)| asked.is(&code)).map(|it| it.1);
         let is_generator = known.map_or_else(|| self.ask(&code), Ok)?;
         Ok(is_generator.then(|| frame.unbind()))

@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 ///     gpu_layers: Layers of the model on a GPU. Default: all if this build has a GPU backend.
 ///     policy: How many prompt tokens a step takes: `slo`, the default, by the time that promises
 ///         leave; `uma`, by an average of step times with a guard of latencies.
-///     step_ms: The most milliseconds that prompts add to a step. Default 65.
+///     step_ms: The most milliseconds that prompts add to a step; twice that while interactive
+///         requests wait for a place. Default 65.
 ///     lone_step_ms: The most milliseconds of a step that holds prompts alone, while no answer is
 ///         under way: it is given up as soon as an interactive request or the cancellation of one of
 ///         the prompts comes; for that, other steps are given up too, where promises bear it. None

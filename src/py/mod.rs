@@ -18,6 +18,7 @@ mod exchange;
 mod facts;
 mod fleet;
 mod fork;
+mod frame;
 mod globals;
 mod gpu;
 mod handle;

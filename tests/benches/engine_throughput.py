@@ -1,11 +1,12 @@
-"""Tokens per second of the engine against llama.cpp's own server engine, at 1, 4 and 8 streams.
+"""Tokens per second of greedy streams, against llama.cpp's own server engine.
 
-Both run in processes of their own on the same file with the same threads, greedy, without an end
-token; they take turns, and the order changes from round to round, because machines are noisy.
-The peer is `xllamacpp`, which embeds llama-server's engine; both are asked in the process, without
-HTTP between.
+Each runs in a process of its own on the same file with the same threads and as many sequences as
+there are streams, without an end token; they take turns, and the order changes from round to round,
+because machines are noisy. The peer is `xllamacpp`, which embeds llama-server's engine, as it is by
+default and at its best of some batch sizes, with one KV buffer or parts; all are asked in the
+process, without HTTP between.
 
-Run: python tests/benches/engine_throughput.py [--model FILE] [--rounds 5] [--tokens 64]
+Run: python tests/benches/engine_throughput.py [--streams 1 4 8 16] [--rounds 5] [--tokens 64]
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ryot_metrics import Engine, EngineConfig, SamplingParams
+from latency import peers
+from latency.peers import DEFAULT, TUNED, Setting, Size
+from ryot_metrics import SamplingParams
 from ryot_metrics.models import resolve
 
-PARALLEL = 8
 CTX_SIZE = 8192
 
 
@@ -37,37 +40,18 @@ class Peer(Protocol):
         """Answers all prompts with exactly so many tokens each."""
 
 
-class Ours:
+class Ours(peers.Ours):
     """The engine of this package."""
-
-    def __init__(self, model: str, threads: int) -> None:
-        self._engine = Engine(
-            model, EngineConfig(ctx_size=CTX_SIZE, parallel=PARALLEL, threads=threads)
-        )
 
     def run(self, prompts: list[str], tokens: int) -> None:
         """Answers all prompts."""
         params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
-        for completion in self._engine.generate(prompts, params):
+        for completion in self.engine.generate(prompts, params):
             assert completion.token_count == tokens
 
 
-class Xllamacpp:
+class Xllamacpp(peers.Xllamacpp):
     """llama-server's engine."""
-
-    def __init__(self, model: str, threads: int) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = model
-        params.n_parallel = PARALLEL
-        params.n_ctx = CTX_SIZE
-        params.kv_unified = True
-        params.cpuparams.n_threads = threads
-        params.cpuparams_batch.n_threads = threads
-        params.warmup = True
-        params.verbosity = -1
-        self._server = xllamacpp.Server(params)
 
     def run(self, prompts: list[str], tokens: int) -> None:
         """Answers all prompts, one thread each."""
@@ -80,7 +64,7 @@ class Xllamacpp:
                 "ignore_eos": True,
                 "cache_prompt": False,
             }
-            result = self._server.handle_completions(body)
+            result = self.server.handle_completions(body)
             counts.append(result["usage"]["completion_tokens"])
 
         counts: list[int] = []
@@ -92,14 +76,44 @@ class Xllamacpp:
         assert counts == [tokens] * len(prompts), counts
 
 
-def serve(peer: type[Any], model: str, threads: int, tokens: int, pipe: Connection) -> None:
-    """Answers rounds until it is told 0 streams: one number of streams in, tokens/s out."""
-    engine: Peer = peer(model, threads)
+class Worker:
+    """An engine in a process of its own; `setting` is the peer's tuning, None for ours."""
+
+    def __init__(self, model: str, threads: int, streams: int, setting: Setting | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        arguments = (theirs, model, threads, streams, setting)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()
+
+    def measure(self, number: int, tokens: int) -> float:
+        """A round: answers a second of so many tokens each, in tokens."""
+        self._pipe.send((number, tokens))
+        rate: float = self._pipe.recv()
+        return rate
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(
+    pipe: Connection, model: str, threads: int, streams: int, setting: Setting | None
+) -> None:
+    """Answers rounds until it is killed."""
+    size = Size(cells=CTX_SIZE, parallel=streams)
+    engine: Peer
+    if setting is None:
+        engine = Ours(model, threads, size)
+    else:
+        engine = Xllamacpp(model, threads, size, setting)
     engine.run(["Warm up."], 4)
     pipe.send(0.0)
-    number = 0
-    while streams := pipe.recv():
-        number += 1
+    while True:
+        number, tokens = pipe.recv()
         prompts = [
             f"Round {number}, story {index}: once upon a time in a small town by the sea, there "
             "lived a clockmaker who could not sleep, because"
@@ -110,6 +124,18 @@ def serve(peer: type[Any], model: str, threads: int, tokens: int, pipe: Connecti
         pipe.send(streams * tokens / (time.perf_counter() - started))
 
 
+def best(
+    start: Callable[[Setting], Worker], settings: Sequence[Setting], tokens: int
+) -> Setting | None:
+    """The setting with which the peer is fastest in one round; None of none."""
+    rates: dict[Setting, float] = {}
+    for setting in settings:
+        worker = start(setting)
+        rates[setting] = worker.measure(0, tokens)
+        worker.close()
+    return max(rates, key=rates.__getitem__, default=None)
+
+
 def main() -> None:
     """Runs the rounds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,45 +143,50 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument(
+        "--tuned",
+        nargs="*",
+        type=Setting.parse,
+        default=TUNED,
+        metavar="N_BATCH:UNIFIED",
+        help="what the peer's best is searched among; nothing: only its default is taken",
+    )
     arguments = parser.parse_args()
-    model = str(resolve(arguments.model))
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    for peer in (Ours, Xllamacpp):
-        pipes[peer.__name__], theirs = context.Pipe()
-        context.Process(
-            target=serve,
-            args=(peer, model, arguments.threads, arguments.tokens, theirs),
-            daemon=True,
-        ).start()
-        pipes[peer.__name__].recv()
-
-    rates: dict[tuple[str, int], list[float]] = {}
-    rounds = [
-        (number, streams) for number in range(arguments.rounds) for streams in arguments.streams
-    ]
-    console = Console(stderr=True)
-    for number, streams in track(
-        rounds, "measuring", console=console, disable=not sys.stderr.isatty()
-    ):
-        for name in sorted(pipes, reverse=number % 2 == 1):
-            pipes[name].send(streams)
-            rates.setdefault((name, streams), []).append(pipes[name].recv())
-    for pipe in pipes.values():
-        pipe.send(0)
-
-    table = Table("streams", "ryot-metrics tok/s", "xllamacpp tok/s", "ratio", "ratio min - max")
+    model, tokens = str(resolve(arguments.model)), arguments.tokens
+    errors = Console(stderr=True)
+    table = Table("streams", "peer", "ryot-metrics tok/s", "peer tok/s", "ratio", "ratio min - max")
     for streams in arguments.streams:
-        ours, theirs = rates["Ours", streams], rates["Xllamacpp", streams]
-        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        table.add_row(
-            str(streams),
-            f"{statistics.median(ours):.1f}",
-            f"{statistics.median(theirs):.1f}",
-            f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f} - {max(ratios):.2f}",
-        )
+
+        def start(setting: Setting | None, streams: int = streams) -> Worker:
+            return Worker(model, arguments.threads, streams, setting)
+
+        workers = {"ryot-metrics": start(None), f"default, {DEFAULT}": start(DEFAULT)}
+        tuned = best(start, arguments.tuned, tokens)
+        if tuned:
+            workers[f"tuned, {tuned}"] = start(tuned)
+        rates: dict[str, list[float]] = {name: [] for name in workers}
+        for number in track(
+            range(1, arguments.rounds + 1),
+            f"{streams} streams",
+            console=errors,
+            disable=not sys.stderr.isatty(),
+        ):
+            for name in sorted(workers, reverse=number % 2 == 1):
+                rates[name].append(workers[name].measure(number, tokens))
+        for worker in workers.values():
+            worker.close()
+        ours = rates.pop("ryot-metrics")
+        for name, theirs in rates.items():
+            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+            table.add_row(
+                str(streams),
+                name,
+                f"{statistics.median(ours):.1f}",
+                f"{statistics.median(theirs):.1f}",
+                f"{statistics.median(ratios):.2f}",
+                f"{min(ratios):.2f} - {max(ratios):.2f}",
+            )
     Console().print(table)
 
 

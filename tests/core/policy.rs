@@ -84,7 +84,7 @@ impl Simulation {
             wanted: self.prompts.iter().map(|&(done, length)| length - done).sum(),
             base_context: self.prompts[0].0,
             room: BATCH - work.decodes,
-            lone: 0,
+            ..Load::default()
         }
     }
 
@@ -209,6 +209,7 @@ fn any_load() -> impl Strategy<Value = (Load, Nanos)> {
                 base_context: base,
                 room,
                 lone: if work.decodes == 0 { wanted } else { 0 },
+                crowded: base % 2 == 0,
             },
             took,
         )

@@ -188,6 +188,53 @@ fn promises_bound_the_prompts_beside_them() {
     assert!(most(300 * MS) > 16 && most(300 * MS) < most(900 * MS));
 }
 
+/// Steps are longer while interactive requests wait for a place, and not for background ones, whose
+/// place who comes may take.
+#[test]
+fn who_waits_for_a_place_makes_steps_longer() {
+    let config = EngineConfig {
+        ctx_size: 4000,
+        parallel: 2,
+        batch_size: 512,
+        prefill_chunk: 512,
+        step: 65 * MS,
+        ..config()
+    };
+    let longest = |class: Option<Class>| {
+        let mut desk = Desk::new(config.clone());
+        desk.add(1, 8, 200);
+        desk.first_token_of(1);
+        desk.add(2, 1000, 1);
+        if let Some(class) = class {
+            desk.submit(3, prompt(3, 2000), 1, &Terms { class, ..Terms::default() });
+        }
+        let of_prompt = |plan: &Plan| plan.rows.len() - plan.decode_tokens;
+        (0..20).map(|_| of_prompt(&desk.step())).max().unwrap()
+    };
+    let usual = longest(None);
+    assert!((8..=16).contains(&usual), "{usual}");
+    assert_eq!(longest(Some(Class::Background)), usual);
+    let crowded = longest(Some(Class::Interactive));
+    assert!((usual * 3 / 2..=32).contains(&crowded), "{usual} {crowded}");
+}
+
+/// Who comes while nothing is computed has no step given up, so steps of a prompt alone stay long.
+#[test]
+fn who_comes_to_an_idle_engine_disturbs_nobody() {
+    let sizes = EngineConfig { ctx_size: 4000, batch_size: 512, ..config() };
+    let mut desk = Desk::new(EngineConfig { step: 65 * MS, ..sizes });
+    let mut first = 0;
+    for id in 0..20 {
+        desk.add(id, 96, 1);
+        first = desk.step().rows.len();
+        while desk.scheduler.running() > 0 {
+            desk.step();
+        }
+        assert!(desk.scheduler.schedule(desk.now).rows.is_empty());
+    }
+    assert_eq!(first, 96);
+}
+
 /// A short prompt passes a long one that came before it, but not one that came long before.
 #[test]
 fn short_prompts_pass_long_ones_for_a_while() {

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.asyncio
 USER = [{"role": "user", "content": "Hi"}]
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
+TOKENIZE = "/tokenize"
 
 
 def client_of(engine: Any) -> httpx.AsyncClient:
@@ -224,6 +225,9 @@ async def test_chat_uses_the_models_template() -> None:
         (COMPLETIONS, {"prompt": "p", "temperature": -1}, None, "temperature"),
         (COMPLETIONS, {"prompt": "p", "max_tokens": 0}, None, "max_tokens"),
         (CHAT, {"messages": []}, None, "messages is empty"),
+        (TOKENIZE, {"model": "toy"}, "prompt", "prompt: Field required"),
+        (TOKENIZE, {"prompt": 1}, "prompt", "prompt: "),
+        (TOKENIZE, {"messages": [{}]}, "messages", "messages: "),
     ],
 )
 async def test_bad_request(

@@ -16,7 +16,7 @@ from ryot_metrics.serve.errors import ApiError, documented, unseen
 from ryot_metrics.serve.requests import (
     DetokenizeRequest,
     EmbeddingRequest,
-    TokenizeChatRequest,
+    TokenizeBody,
     TokenizeRequest,
 )
 from ryot_metrics.serve.responses import (
@@ -56,7 +56,7 @@ def router(served: Served) -> APIRouter:
             return await run_in_threadpool(todo, *await served.lend(model, lease))
 
     @routes.post("/tokenize")
-    async def tokenize(body: TokenizeRequest | TokenizeChatRequest) -> TokenizeResponse:
+    async def tokenize(body: TokenizeBody) -> TokenizeResponse:
         def todo(engine: Engine, prompts: Prompts) -> TokenizeResponse:
             with unseen():
                 return _tokenized(body, engine, prompts)
@@ -91,7 +91,7 @@ def router(served: Served) -> APIRouter:
 
 
 def _tokenized(
-    body: TokenizeRequest | TokenizeChatRequest, engine: Engine, prompts: Prompts
+    body: TokenizeBody, engine: Engine, prompts: Prompts
 ) -> TokenizeResponse:
     if isinstance(body, TokenizeRequest):
         tokens = prompts.tokens(body.prompt, add_special=body.add_special_tokens)

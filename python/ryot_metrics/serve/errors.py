@@ -182,6 +182,8 @@ def _invalid(problem: dict[str, Any]) -> ApiError:
         return ApiError(400, f"the body is not JSON: {problem['ctx']['error']}")
     if problem["type"] == "model_attributes_type":
         return ApiError(400, "the body must be a JSON object, sent as application/json")
-    fields = [part for part in problem["loc"][1:] if isinstance(part, str)]
+    # Fields are in lower case: what begins otherwise is which of several bodies it was taken for.
+    named = [part for part in problem["loc"][1:] if isinstance(part, str)]
+    fields = [part for part in named if part[:1].islower()]
     field = problem.get("ctx", {}).get("field") or next(iter(fields), "body")
     return ApiError(400, f"{field}: {problem['msg']}", param=field)

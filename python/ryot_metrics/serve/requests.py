@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from ryot_metrics import SamplingParams
@@ -306,7 +306,7 @@ class EmbeddingRequest(BaseModel):
 
 
 class TokenizeRequest(BaseModel):
-    """The body of POST /tokenize: a prompt, or a conversation."""
+    """The body of POST /tokenize that has a prompt."""
 
     model: str | None = None
     prompt: str
@@ -315,11 +315,25 @@ class TokenizeRequest(BaseModel):
 
 
 class TokenizeChatRequest(Conversation):
-    """The body of POST /tokenize: a conversation, as the chat template writes it."""
+    """The body of POST /tokenize that has a conversation, as the chat template writes it."""
 
     model: str | None = None
     add_generation_prompt: bool = True
     return_token_strs: bool | None = None
+
+
+def _tokenized_kind(body: object) -> str:
+    """Which of the two a body is meant to be, so that its faults are told as that one's."""
+    is_chat = isinstance(body, dict) and "messages" in body
+    return "TokenizeChatRequest" if is_chat else "TokenizeRequest"
+
+
+TokenizeBody: TypeAlias = Annotated[
+    Annotated[TokenizeRequest, Tag("TokenizeRequest")]
+    | Annotated[TokenizeChatRequest, Tag("TokenizeChatRequest")],
+    Discriminator(_tokenized_kind),
+]
+"""The body of POST /tokenize."""
 
 
 class DetokenizeRequest(BaseModel):

@@ -78,6 +78,8 @@ pub struct Load {
     /// Tokens that wait of the first prompt, if no answer is under way: nobody waits for the end of
     /// the step but those in it. Else 0.
     pub lone: usize,
+    /// Interactive requests wait for a place: who comes waits for one too, and not for the step.
+    pub crowded: bool,
 }
 
 /// How much prefill a step takes.
@@ -113,7 +115,7 @@ pub enum Yields {
 /// let mut policy = Policy::new(PolicyKind::Slo, (STEP, LONE_STEP), 512);
 /// let work = Work::default().with_decode(100);
 /// let slack = Some(80_000_000);
-/// let load = Load { work, slack, wanted: 900, base_context: 0, room: 511, lone: 0 };
+/// let load = Load { work, slack, wanted: 900, room: 511, ..Load::default() };
 /// let allowance = policy.prefill(&load); // two quanta: the first step is careful
 /// policy.observe(&work.with_prefill(allowance.tokens, 0), 46_000_000);
 /// assert_eq!((allowance.tokens, allowance.skipped), (8, false));

@@ -151,7 +151,7 @@ mod tests {
 
     fn load(decodes: usize) -> Load {
         let work = (0..decodes).fold(Work::default(), |work, _| work.with_decode(10));
-        Load { work, slack: None, wanted: 4000, base_context: 5, room: 512 - decodes, lone: 0 }
+        Load { work, wanted: 4000, base_context: 5, room: 512 - decodes, ..Load::default() }
     }
 
     fn budget(config: UmaConfig) -> UmaBudget {

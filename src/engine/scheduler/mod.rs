@@ -87,8 +87,8 @@ pub struct Scheduler {
     /// By adapter, the last step that was its.
     turns: Vec<u64>,
     steps: u64,
-    /// The adapter of the last plan, if there was anything to compute.
-    planned: Option<usize>,
+    /// The adapter of the last plan.
+    planned: usize,
     /// By class, the tenants whose prompts wait.
     tenants: [TokenCounters<Arc<str>>; Class::ALL.len()],
     /// Prompt tokens that a lower tier may take before a higher one.
@@ -123,7 +123,7 @@ impl Scheduler {
             turns: vec![0; policies.len()],
             policies,
             steps: 0,
-            planned: None,
+            planned: 0,
             tenants: [counters(), counters()],
             credit: 0.0,
             prefill_share: 1.0,
@@ -143,8 +143,8 @@ impl Scheduler {
     pub fn add(&mut self, mut sequence: Sequence, now: Nanos) -> Verdict {
         debug_assert!(sequence.cells() <= self.config.ctx_size, "it would wait for ever");
         sequence.hint = self.cells.matched(&self.scope(&sequence), sequence.tokens());
-        if let (Class::Interactive, Some(adapter)) = (sequence.class, self.planned) {
-            self.policies[adapter].somebody_came();
+        if sequence.class == Class::Interactive {
+            self.policies[self.planned].somebody_came();
         }
         let verdict = self.judge(&sequence, now);
         match verdict {
@@ -176,7 +176,7 @@ impl Scheduler {
         if plan.rows.is_empty() && self.live.len() > 1 {
             self.park_last(now, &mut plan, None); // prompts that got stuck in each other
         }
-        self.planned = (!plan.rows.is_empty()).then_some(plan.adapter);
+        self.planned = plan.adapter;
         plan.ops = self.cells.take_ops();
         plan
     }

@@ -116,7 +116,7 @@ class Xllamacpp(Peer):
         params.warmup = True
         params.endpoint_metrics = True
         params.verbosity = -1
-        self._server = xllamacpp.Server(params)
+        self.server = xllamacpp.Server(params)
 
     @staticmethod
     def _cut(size: Size) -> int:
@@ -141,7 +141,7 @@ class Xllamacpp(Peer):
             "ignore_eos": True,
             "stream": True,
         }
-        self._server.handle_completions(body, take)
+        self.server.handle_completions(body, take)
         usage = last.get("usage", {})
         return Ending(
             text="".join(text),
@@ -152,6 +152,6 @@ class Xllamacpp(Peer):
 
     def prefilled(self) -> int:
         """As its own metrics have it; they do not count what came from its cache."""
-        page: str = self._server.handle_metrics()
+        page: str = self.server.handle_metrics()
         (value,) = re.findall(r"^llamacpp:prompt_tokens_total (\d+)", page, re.MULTILINE)
         return int(value)
