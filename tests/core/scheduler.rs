@@ -188,20 +188,19 @@ fn promises_bound_the_prompts_beside_them() {
     assert!(most(300 * MS) > 16 && most(300 * MS) < most(900 * MS));
 }
 
-/// Steps are longer while interactive requests wait for a place, and not for background ones, whose
-/// place who comes may take.
+/// Steps are longer while interactive requests wait for a place, since whoever comes will too; not if
+/// background ones do, or if a place is free that somebody shorter would get.
 #[test]
 fn who_waits_for_a_place_makes_steps_longer() {
     let config = EngineConfig {
         ctx_size: 4000,
-        parallel: 2,
         batch_size: 512,
         prefill_chunk: 512,
         step: 65 * MS,
         ..config()
     };
-    let longest = |class: Option<Class>| {
-        let mut desk = Desk::new(config.clone());
+    let longest = |parallel, class: Option<Class>| {
+        let mut desk = Desk::new(EngineConfig { parallel, ..config.clone() });
         desk.add(1, 8, 200);
         desk.first_token_of(1);
         desk.add(2, 1000, 1);
@@ -211,10 +210,11 @@ fn who_waits_for_a_place_makes_steps_longer() {
         let of_prompt = |plan: &Plan| plan.rows.len() - plan.decode_tokens;
         (0..20).map(|_| of_prompt(&desk.step())).max().unwrap()
     };
-    let usual = longest(None);
+    let usual = longest(2, None);
     assert!((8..=16).contains(&usual), "{usual}");
-    assert_eq!(longest(Some(Class::Background)), usual);
-    let crowded = longest(Some(Class::Interactive));
+    assert_eq!(longest(2, Some(Class::Background)), usual);
+    assert_eq!(longest(3, Some(Class::Interactive)), usual);
+    let crowded = longest(2, Some(Class::Interactive));
     assert!((usual * 3 / 2..=32).contains(&crowded), "{usual} {crowded}");
 }
 

@@ -11,9 +11,10 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
+use parking_lot::Mutex;
 use ryot_metrics::backend::llama::backend;
 use ryot_metrics::backend::{Model as _, Token};
-use ryot_metrics::clock::{Clock, MonotonicClock, seconds_between};
+use ryot_metrics::clock::{Clock, MonotonicClock, Nanos, seconds_between};
 use ryot_metrics::engine::{
     Engine, EngineConfig, Prompt, Sampler, SamplingParams, Scratch, Terms, argmax,
 };
@@ -21,48 +22,55 @@ use ryot_metrics::event::{Event, Observer, Origin};
 use ryot_metrics::llm::{EngineObserver, Recorder, Settings};
 use ryot_metrics::metrics::Registry;
 
-use crate::{finish, model, model_path, start};
+use crate::{finish, model, model_path};
 
 /// Rounds in which all take turns.
 const ROUNDS: usize = 7;
 /// Tokens of each answer.
 const TOKENS: usize = 96;
 
-/// Hands everything to the recorder and knows how long that took.
+/// Notes when each step ended that continued all answers and did nothing else. With a recorder, it has
+/// all events, and how long that took is noted too.
 #[derive(Debug)]
-struct Timed {
-    recorder: EngineObserver,
-    nanos: AtomicU64,
+struct Steps {
+    parallel: usize,
+    ends: Mutex<Vec<Nanos>>,
+    recorder: Option<EngineObserver>,
+    recording: AtomicU64,
 }
 
-impl Timed {
-    fn new() -> Arc<Self> {
-        let clock = Arc::new(MonotonicClock);
-        let recorder = Recorder::new(&Registry::default(), clock, &Settings::default()).unwrap();
-        let recorder = EngineObserver::new(Arc::new(recorder), "model", "cpu");
-        Arc::new(Self { recorder, nanos: AtomicU64::new(0) })
+impl Steps {
+    fn new(parallel: usize, recorded: bool) -> Arc<Self> {
+        let recorder = || {
+            let (registry, clock) = (Registry::default(), Arc::new(MonotonicClock));
+            let recorder = Recorder::new(&registry, clock, &Settings::default()).unwrap();
+            EngineObserver::new(Arc::new(recorder), "model", "cpu")
+        };
+        let recorder = recorded.then(recorder);
+        Arc::new(Self { parallel, ends: Mutex::default(), recorder, recording: AtomicU64::new(0) })
     }
 }
 
-impl Observer for Timed {
+impl Observer for Steps {
     fn observe(&self, event: &Event) {
-        let since = MonotonicClock.now();
-        self.recorder.observe(event);
-        self.nanos.fetch_add(MonotonicClock.now() - since, Ordering::Relaxed);
+        if let Event::Step { at, prefill_tokens: 0, decode_tokens, .. } = event
+            && *decode_tokens == self.parallel
+        {
+            self.ends.lock().push(*at);
+        }
+        if let Some(recorder) = &self.recorder {
+            let since = MonotonicClock.now();
+            recorder.observe(event);
+            self.recording.fetch_add(MonotonicClock.now() - since, Ordering::Relaxed);
+        }
     }
 }
 
-fn seconds(work: impl FnOnce()) -> f64 {
-    let since = MonotonicClock.now();
-    work();
-    seconds_between(since, MonotonicClock.now())
-}
-
-/// All prompts in one batch, then one token of each at a time.
-fn plain_loop(context: &mut LlamaContext<'_>, prompts: &[Vec<Token>]) {
+/// All prompts in one batch, then one token of each at a time: when each of these steps had ended.
+fn plain_loop(context: &mut LlamaContext<'_>, prompts: &[Vec<Token>]) -> Vec<Nanos> {
     context.clear_kv_cache();
     let mut batch = LlamaBatch::new(2048, 1);
-    let mut last = Vec::new();
+    let (mut last, mut ends) = (Vec::new(), Vec::new());
     for (seq, prompt) in (0..).zip(prompts) {
         for (position, &token) in prompt.iter().enumerate() {
             let wants_logits = position + 1 == prompt.len();
@@ -73,7 +81,9 @@ fn plain_loop(context: &mut LlamaContext<'_>, prompts: &[Vec<Token>]) {
     for answered in 0..TOKENS {
         context.decode(&mut batch).unwrap();
         let rows = std::mem::take(&mut last);
-        let tokens: Vec<_> = rows.iter().map(|row| argmax(context.get_logits_ith(*row))).collect();
+        let best = |row: &i32| argmax(context.get_logits_ith(*row)).unwrap() as Token;
+        let tokens: Vec<_> = rows.iter().map(best).collect();
+        ends.push(MonotonicClock.now());
         batch.clear();
         for ((seq, token), prompt) in (0..).zip(tokens).zip(prompts) {
             let position = (prompt.len() + answered) as i32;
@@ -81,10 +91,11 @@ fn plain_loop(context: &mut LlamaContext<'_>, prompts: &[Vec<Token>]) {
             last.push(seq);
         }
     }
+    ends
 }
 
 /// The same by an engine.
-fn by_engine(engine: &Engine, prompts: &[Vec<Token>]) {
+fn by_engine(engine: &Engine, steps: &Steps, prompts: &[Vec<Token>]) -> Vec<Nanos> {
     let params =
         SamplingParams { max_tokens: Some(TOKENS), ignore_eos: true, ..SamplingParams::greedy() };
     let submit = |prompt: &Vec<Token>| {
@@ -94,6 +105,7 @@ fn by_engine(engine: &Engine, prompts: &[Vec<Token>]) {
     let requests: Vec<_> = prompts.iter().map(submit).collect();
     let tokens: usize = requests.iter().map(|request| finish(request).1.completion_tokens).sum();
     assert_eq!(tokens, TOKENS * prompts.len());
+    std::mem::take(&mut *steps.ends.lock())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -101,8 +113,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Greedy streams side by side: the engine with metrics, without, and a loop that does nothing but
-/// what llama.cpp needs, in turns.
+/// Greedy decoding with all places taken: a loop that does nothing but what llama.cpp needs, the
+/// engine without metrics, and with, in turns.
 #[test]
 #[ignore = "measures"]
 #[allow(clippy::print_stdout)]
@@ -120,48 +132,57 @@ fn streams() {
             .with_n_threads(2)
             .with_n_threads_batch(2);
         let mut context = plain.new_context(backend(), params).unwrap();
-        let timed = Timed::new();
-        let clock = || Arc::new(MonotonicClock);
-        let measured =
-            Engine::start(model.clone(), config.clone(), timed.clone(), clock()).unwrap();
-        let silent = start(model.clone(), config);
-        let mut times: [Vec<f64>; 3] = Default::default();
+        let [silent, recorded] = [false, true].map(|recorded| Steps::new(parallel, recorded));
+        let start = |steps: &Arc<Steps>| {
+            let clock = Arc::new(MonotonicClock);
+            Engine::start(model.clone(), config.clone(), steps.clone(), clock).unwrap()
+        };
+        let engines = [start(&silent), start(&recorded)];
+        let mut rates: [Vec<f64>; 3] = Default::default();
+        let mut seconds = 0.0;
         for round in 0..=ROUNDS {
-            let prompts: Vec<_> = (0..parallel)
-                .map(|index| {
-                    let text = format!("{round} {index}. Write a long story about this number.");
-                    model.tokenize(&text, true, true).unwrap()
-                })
-                .collect();
+            let tokens = |index| {
+                let text = format!("{round} {index}. Write a long story about this number.");
+                model.tokenize(&text, true, true).unwrap()
+            };
+            let prompts: Vec<_> = (0..parallel).map(tokens).collect();
             if round == 1 {
                 // The first round warms up.
-                times = Default::default();
-                timed.nanos.store(0, Ordering::Relaxed);
+                rates = Default::default();
+                seconds = 0.0;
+                recorded.recording.store(0, Ordering::Relaxed);
             }
             for turn in 0..3 {
-                let who = (round + turn) % 3;
-                times[who].push(match who {
-                    0 => seconds(|| plain_loop(&mut context, &prompts)),
-                    1 => seconds(|| by_engine(&silent, &prompts)),
-                    _ => seconds(|| by_engine(&measured, &prompts)),
-                });
+                let (who, since) = ((round + turn) % 3, MonotonicClock.now());
+                let ends = match who {
+                    0 => plain_loop(&mut context, &prompts),
+                    1 => by_engine(&engines[0], &silent, &prompts),
+                    _ => by_engine(&engines[1], &recorded, &prompts),
+                };
+                if who == 2 {
+                    seconds += seconds_between(since, MonotonicClock.now());
+                }
+                assert!(ends.len() > TOKENS / 2, "all places were taken in {} steps", ends.len());
+                let steps = (ends.len() - 1) as f64;
+                rates[who]
+                    .push(steps * parallel as f64 / seconds_between(ends[0], ends[ends.len() - 1]));
             }
         }
-        let all = (TOKENS * parallel) as f64;
         let ratio = |one: usize, other: usize| {
-            median(times[one].iter().zip(&times[other]).map(|(one, other)| one / other).collect())
+            median(rates[one].iter().zip(&rates[other]).map(|(one, other)| one / other).collect())
         };
-        let rates: Vec<_> = times.iter().map(|times| all / median(times.clone())).collect();
-        let inside = timed.nanos.load(Ordering::Relaxed) as f64 / 1e9;
+        let recording = recorded.recording.load(Ordering::Relaxed) as f64 / 1e9;
         println!(
-            "{parallel} streams, tokens/s: plain loop {:.1}, engine {:.1}, with metrics {:.1}\n               engine / loop {:.3}, with metrics / loop {:.3}, with metrics / without {:.3}\n               share of the time inside the metrics {:.3} %",
-            rates[0],
-            rates[1],
-            rates[2],
-            ratio(0, 1),
-            ratio(0, 2),
-            ratio(1, 2),
-            inside / times[2].iter().sum::<f64>() * 100.0,
+            "{parallel} streams, tokens/s: loop {:.1}, engine {:.1}, with metrics {:.1}\n  \
+             engine / loop {:.3}, with metrics / loop {:.3}, with metrics / without {:.3}\n  \
+             time spent on metrics: {:.3} %",
+            median(rates[0].clone()),
+            median(rates[1].clone()),
+            median(rates[2].clone()),
+            ratio(1, 0),
+            ratio(2, 0),
+            ratio(2, 1),
+            recording / seconds * 100.0,
         );
     }
 }

@@ -53,6 +53,12 @@ impl Scheduler {
         }
     }
 
+    /// Whether interactive requests wait for a place, as whoever comes will.
+    pub(super) fn is_crowded(&self) -> bool {
+        let is_interactive = |sequence| Tier::of(sequence) == Tier::Interactive;
+        self.all_places_stay() && self.waiting.iter().any(is_interactive)
+    }
+
     /// Whether all places are taken by requests that give them up to nobody who waits.
     fn all_places_stay(&self) -> bool {
         let full = self.live.len() >= self.config.parallel;

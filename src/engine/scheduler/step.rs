@@ -57,7 +57,7 @@ impl Scheduler {
             base_context: order.first().map_or(0, |&index| self.live[index].computed()),
             room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
             lone: if self.live.iter().any(Sequence::is_decoding) { 0 } else { first },
-            crowded: self.waiting.iter().any(|one| Tier::of(one) == Tier::Interactive),
+            crowded: self.is_crowded(),
         };
         let allowance = self.policies[plan.adapter].prefill(&load);
         plan.budget = plan.decode_tokens + allowance.target;
