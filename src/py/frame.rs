@@ -1,5 +1,5 @@
-//! The frame of the running code, as `sys._getframe` has it, for a third of its cost: every block
-//! of a request asks. Must not know: requests.
+//! The frame of the running code, as `sys._getframe` has it, without that call's audit event: every
+//! block of a request asks. Must not know: requests.
 
 #![allow(unsafe_code)]
 

@@ -90,9 +90,7 @@ def router(served: Served) -> APIRouter:
     return routes
 
 
-def _tokenized(
-    body: TokenizeBody, engine: Engine, prompts: Prompts
-) -> TokenizeResponse:
+def _tokenized(body: TokenizeBody, engine: Engine, prompts: Prompts) -> TokenizeResponse:
     if isinstance(body, TokenizeRequest):
         tokens = prompts.tokens(body.prompt, add_special=body.add_special_tokens)
     else:
