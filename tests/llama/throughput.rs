@@ -42,13 +42,13 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(parallel: usize, recorded: bool) -> Arc<Self> {
+    fn new(parallel: usize, with_metrics: bool) -> Arc<Self> {
         let recorder = || {
             let (registry, clock) = (Registry::default(), Arc::new(MonotonicClock));
             let recorder = Recorder::new(&registry, clock, &Settings::default()).unwrap();
             EngineObserver::new(Arc::new(recorder), "model", "cpu")
         };
-        let recorder = recorded.then(recorder);
+        let recorder = with_metrics.then(recorder);
         let [computing, recording] = [0, 0].map(AtomicU64::new);
         Arc::new(Self { parallel, ends: Mutex::default(), computing, recorder, recording })
     }
@@ -136,7 +136,7 @@ fn streams() {
             .with_n_threads(2)
             .with_n_threads_batch(2);
         let mut context = plain.new_context(backend(), params).unwrap();
-        let [silent, recorded] = [false, true].map(|recorded| Steps::new(parallel, recorded));
+        let [silent, recorded] = [false, true].map(|metrics| Steps::new(parallel, metrics));
         let start = |steps: &Arc<Steps>| {
             let clock = Arc::new(MonotonicClock);
             Engine::start(model.clone(), config.clone(), steps.clone(), clock).unwrap()
