@@ -20,6 +20,8 @@ pub enum Error {
         tokens: usize,
         /// The most tokens a prompt may have.
         limit: usize,
+        /// What the context's size is called in a configuration.
+        size: &'static str,
     },
     /// The model file does not exist.
     ModelNotFound(PathBuf),
@@ -179,9 +181,9 @@ impl fmt::Display for Error {
                 write!(f, "Duplicated timeseries in CollectorRegistry: {names:?}")
             }
             Self::EmptyPrompt => f.write_str("prompt has 0 tokens; at least 1 is needed"),
-            Self::PromptTooLong { tokens, limit } => write!(
+            Self::PromptTooLong { tokens, limit, size } => write!(
                 f,
-                "prompt has {tokens} tokens; the context (ctx_size) leaves room for {limit}"
+                "prompt has {tokens} tokens; the context ({size}) leaves room for {limit}"
             ),
             Self::ModelNotFound(path) => write!(f, "no model file at {}", path.display()),
             Self::ModelLoad { path, reason } => {

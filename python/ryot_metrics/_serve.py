@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ryot_metrics.serve.run import Service
 
 ENGINE_OPTIONS = (
-    ("-c", "--ctx-size", "tokens of context, shared by all sequences"),
+    ("-c", "--ctx-size", "tokens of context, of all sequences together"),
     ("-np", "--parallel", "sequences that are decoded at the same time"),
     ("-b", "--batch-size", "tokens in one decoding step, at most"),
     (None, "--prefill-chunk", "prompt tokens in a step that also continues answers, at most"),
@@ -40,7 +40,7 @@ ENGINE_OPTIONS = (
     ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
 )
 
-ENGINE_FLAGS = ("--no-prefix-cache", "--isolate-tenants")
+ENGINE_FLAGS = ("--no-kv-unified", "--no-prefix-cache", "--isolate-tenants")
 
 _KINDS = {"--gpu-layers": int}
 
@@ -143,19 +143,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes besides model and address."""
     defaults = EngineConfig()
     for short, long, text in ENGINE_OPTIONS:
-        default = getattr(defaults, long.removeprefix("--").replace("-", "_"))
+        default = getattr(defaults, _field(long))
         shown = text if default is None else f"{text} (default: {default})"
         names = [name for name in (short, long) if name]
         kind = type(default) if default is not None else _KINDS.get(long, float)
         letter = "N" if kind is int else "NAME" if kind is str else "MS"
         parser.add_argument(*names, type=kind, default=default, metavar=letter, help=shown)
     for name in ENGINE_FLAGS:
-        field = name.removeprefix("--").removeprefix("no-").replace("-", "_")
         value = not name.startswith("--no-")
-        parser.add_argument(name, dest=field, action="store_const", const=value, default=not value)
+        parser.add_argument(
+            name, dest=_field(name), action="store_const", const=value, default=not value
+        )
     for name, how in OPTIONS:
         parser.add_argument(name, **how)
     parser.set_defaults(run=run)
+
+
+def _field(option: str) -> str:
+    """The field of `EngineConfig` that an option is for."""
+    return option.removeprefix("--").removeprefix("no-").replace("-", "_")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -168,9 +174,8 @@ def run(arguments: argparse.Namespace) -> None:
         from ryot_metrics.serve.run import Service, address, bind, serve
         from ryot_metrics.serve.stats import StatsLog
 
-    names = [long.removeprefix("--").replace("-", "_") for _, long, _ in ENGINE_OPTIONS]
-    names += ["prefix_cache", "isolate_tenants"]
-    config = EngineConfig(**{name: getattr(arguments, name) for name in names})
+    options = [long for _, long, _ in ENGINE_OPTIONS] + list(ENGINE_FLAGS)
+    config = EngineConfig(**{_field(name): getattr(arguments, _field(name)) for name in options})
     keys = read_keys(arguments.api_key, arguments.api_key_file)
     limits = {
         name: getattr(arguments, name)

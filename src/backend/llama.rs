@@ -131,6 +131,8 @@ impl Model for Llama {
             halt: &halt,
             batch: LlamaBatch::new(config.batch_size, 1),
             config,
+            order: Vec::new(),
+            places: Vec::new(),
             vocab: self.info.vocab_size,
             adapters: &self.adapters,
             adapter: 0,
@@ -144,6 +146,10 @@ struct LlamaDecoder<'model> {
     halt: &'model Halt,
     batch: LlamaBatch<'static>,
     config: &'model DecoderConfig,
+    /// The rows in the order of the batch.
+    order: Vec<usize>,
+    /// The place in the batch of each row.
+    places: Vec<usize>,
     vocab: usize,
     adapters: &'model Mutex<Vec<(LlamaLoraAdapter, f32)>>,
     /// The one in use, as [`Decoder::adapt`] counts.
@@ -151,9 +157,25 @@ struct LlamaDecoder<'model> {
 }
 
 impl LlamaDecoder<'_> {
+    /// Where each sequence has a part of the cells, llama.cpp computes those at once that follow
+    /// each other in the batch and in number, so they are sorted.
+    fn arrange(&mut self, rows: &[Row]) {
+        self.order.clear();
+        self.order.extend(0..rows.len());
+        if !self.config.unified {
+            self.order.sort_by_key(|&row| rows[row].seq);
+        }
+        self.places.clear();
+        self.places.resize(rows.len(), 0);
+        for (place, &row) in self.order.iter().enumerate() {
+            self.places[row] = place;
+        }
+    }
+
     fn fill(&mut self, rows: &[Row]) -> std::result::Result<(), String> {
         self.batch.clear();
-        for row in rows {
+        self.arrange(rows);
+        for row in self.order.iter().map(|&row| &rows[row]) {
             let known = usize::try_from(row.token).is_ok_and(|token| token < self.vocab);
             if !known || row.seq as usize >= self.config.sequences {
                 return Err(format!("{row:?} is outside of vocabulary or sequences"));
@@ -170,6 +192,36 @@ impl LlamaDecoder<'_> {
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+}
+
+impl LlamaDecoder<'_> {
+    /// Forgets the rows of a batch that was broken off. llama.cpp does so for the graph that it broke
+    /// off; where each sequence has a part of the cells, a batch is several, and those before stay.
+    fn take_back(&mut self, rows: &[Row]) {
+        if self.config.unified {
+            return;
+        }
+        let mut last = None;
+        for row in self.order.iter().map(|&row| &rows[row]) {
+            if last.replace(row.seq) != Some(row.seq) {
+                let start = Some(row.position as u32);
+                let _ = self.context.clear_kv_cache_seq(Some(row.seq), start, None);
+            }
+        }
+    }
+
+    /// Makes an empty sequence a copy of these cells of another.
+    fn copy(&mut self, from: SeqId, to: SeqId, length: usize) -> bool {
+        // llama.cpp's own copy between parts is made at the next batch only, from what is there then.
+        let copied = State::copy(&self.context, from as i32)
+            .is_some_and(|state| state.restore(&mut self.context, to as i32));
+        if copied {
+            self.truncate(to, length);
+        } else {
+            self.forget(to);
+        }
+        copied
     }
 }
 
@@ -198,13 +250,18 @@ impl Decoder for LlamaDecoder<'_> {
 
     fn decode(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
         self.fill(rows).map_err(DecodeFailure::Fatal)?;
-        self.context.decode(&mut self.batch).map_err(|error| match error {
-            DecodeError::NoKvCacheSlot => DecodeFailure::NoSpace,
-            DecodeError::Unknown(2) => DecodeFailure::Aborted,
-            error => DecodeFailure::Fatal(format!("llama.cpp could not decode: {error}")),
-        })?;
-        self.context.synchronize(); // a GPU computes on; the step has ended when it has
-        Ok(())
+        match self.context.decode(&mut self.batch) {
+            Ok(()) => {
+                self.context.synchronize(); // a GPU computes on; the step has ended when it has
+                Ok(())
+            }
+            Err(DecodeError::NoKvCacheSlot) => Err(DecodeFailure::NoSpace),
+            Err(DecodeError::Unknown(2)) => {
+                self.take_back(rows);
+                Err(DecodeFailure::Aborted)
+            }
+            Err(error) => Err(DecodeFailure::Fatal(format!("llama.cpp could not decode: {error}"))),
+        }
     }
 
     fn decode_unless(
@@ -217,11 +274,12 @@ impl Decoder for LlamaDecoder<'_> {
     }
 
     fn logits(&self, row: usize) -> &[f32] {
-        self.context.get_logits_ith(row as i32)
+        self.context.get_logits_ith(self.places[row] as i32)
     }
 
     fn embedding(&self, row: usize) -> Option<&[f32]> {
-        let made = self.config.embeddings.then(|| self.context.embeddings_ith(row as i32));
+        let made =
+            self.config.embeddings.then(|| self.context.embeddings_ith(self.places[row] as i32));
         made.and_then(std::result::Result::ok)
     }
 
@@ -234,10 +292,15 @@ impl Decoder for LlamaDecoder<'_> {
         let _ = self.context.clear_kv_cache_seq(Some(seq), Some(length as u32), None);
     }
 
-    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) {
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) -> bool {
+        if !self.config.unified {
+            self.forget(to);
+            return self.copy(from, to, positions.end);
+        }
         let (start, end) = (Some(positions.start as u32), Some(positions.end as u32));
         let _ = self.context.clear_kv_cache_seq(Some(to), start, end);
         let _ = self.context.copy_kv_cache_seq(from as i32, to as i32, start, end);
+        true
     }
 
     fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
@@ -279,9 +342,9 @@ fn load_adapter(model: &mut LlamaModel, adapter: &Adapter) -> Result<LlamaLoraAd
 fn context_params(config: &DecoderConfig) -> LlamaContextParams {
     LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(config.cells as u32))
-        .with_kv_unified(true)
+        .with_kv_unified(config.unified)
         .with_n_seq_max(config.sequences as u32)
-        // Equal, so that a batch is one graph and fails as a whole. llama.cpp keeps room for logits of
+        // Equal, so that a batch is one graph where cells are unified. llama.cpp keeps room for logits of
         // each sequence and aborts if a batch has less.
         .with_n_batch(config.batch_size.max(config.sequences) as u32)
         .with_n_ubatch(config.batch_size.max(config.sequences) as u32)

@@ -105,8 +105,10 @@ pub struct Adapter {
 /// The size of a decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecoderConfig {
-    /// KV cells, shared by all sequences; a cell holds one token.
+    /// KV cells of all sequences together; a cell holds one token.
     pub cells: usize,
+    /// Whether all sequences share them. Otherwise each has an equal part for itself.
+    pub unified: bool,
     /// Sequences at once.
     pub sequences: usize,
     /// The most rows in one [`Decoder::decode`].
@@ -239,8 +241,10 @@ pub trait Decoder {
     fn truncate(&mut self, seq: SeqId, length: usize);
 
     /// Lets `to` use the cells of `from` at these positions; its own there are freed. Copies
-    /// nothing.
-    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>);
+    /// nothing if the cells are [unified](DecoderConfig::unified). Otherwise it copies all of them,
+    /// so the positions begin at 0, and `to` has nothing else then. False if it cannot: then `to` is
+    /// empty.
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) -> bool;
 
     /// Copies what it remembers of a sequence into the host's memory; none if it cannot.
     fn save(&mut self, seq: SeqId) -> Option<Snapshot>;

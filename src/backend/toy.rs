@@ -221,6 +221,18 @@ impl<'model> ToyDecoder<'model> {
         memory.map_or_else(Vec::new, |memory| memory.cells.iter().map(|c| c.token).collect())
     }
 
+    /// Cells that one sequence can have.
+    fn part(&self) -> usize {
+        self.config.cells / if self.config.unified { 1 } else { self.config.sequences }
+    }
+
+    /// The same tokens in cells of their own.
+    fn copy(&mut self, cells: &[Cell]) -> Vec<Cell> {
+        let numbers = self.cells..;
+        self.cells += cells.len() as u64;
+        numbers.zip(cells).map(|(number, &cell)| Cell { number, ..cell }).collect()
+    }
+
     fn write(&mut self, rows: &[Row]) -> std::result::Result<(), DecodeFailure> {
         self.logits.clear();
         self.embeddings.clear();
@@ -250,6 +262,9 @@ impl<'model> ToyDecoder<'model> {
             return Err(fatal(format!("token {} of {VOCAB}", row.token)));
         }
         let expected = self.memories.get(&row.seq).map_or(0, |memory| memory.cells.len());
+        if expected >= self.part() {
+            return Err(DecodeFailure::NoSpace);
+        }
         if row.position != expected {
             return Err(fatal(format!(
                 "sequence {} has position {} after {expected} tokens",
@@ -328,11 +343,18 @@ impl Decoder for ToyDecoder<'_> {
         }
     }
 
-    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) {
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) -> bool {
         let shared = self.memories[&from].cells[positions.clone()].to_vec();
+        if !self.config.unified {
+            assert_eq!(positions.start, 0, "a copy is whole");
+            let cells = self.copy(&shared);
+            self.memories.insert(to, Memory { cells, asked: 0 });
+            return true;
+        }
         let own = &mut self.memories.entry(to).or_default().cells;
         let end = positions.end.min(own.len());
         own.splice(positions.start..end, shared);
+        true
     }
 
     fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
@@ -347,12 +369,8 @@ impl Decoder for ToyDecoder<'_> {
         if self.used_cells() + memory.cells.len() > self.config.cells {
             return false;
         }
-        let mut memory = memory.clone();
-        for cell in &mut memory.cells {
-            cell.number = self.cells;
-            self.cells += 1;
-        }
-        self.memories.insert(seq, memory);
+        let cells = self.copy(&memory.cells);
+        self.memories.insert(seq, Memory { cells, asked: memory.asked });
         true
     }
 }

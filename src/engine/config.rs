@@ -64,8 +64,13 @@ impl Overload {
 /// How an engine is set up. `EngineConfig::default()` suits a small model on a CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// KV cells, one per token, shared by all sequences. Default 4096.
+    /// KV cells, one per token, of all sequences together. Default 4096.
     pub ctx_size: usize,
+    /// Whether any sequence may use any cell, and several the same. Otherwise each of the `parallel`
+    /// has as many cells for itself: no sequence is longer than that, prefixes are copied instead of
+    /// shared, `cache_sequences` and `idle_cells` mean nothing, and no step reads the cells of
+    /// others, so that many answers of much the same length are decoded faster. Default true.
+    pub kv_unified: bool,
     /// The most sequences computed at once. Default 8, at most [`MAX_PARALLEL`].
     pub parallel: usize,
     /// The most tokens in one step. Default 512, at least `parallel`.
@@ -118,6 +123,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             ctx_size: 4096,
+            kv_unified: true,
             parallel: 8,
             batch_size: 512,
             prefill_chunk: 512,
@@ -153,13 +159,31 @@ impl EngineConfig {
     /// [`Error::InvalidArgument`] with the field, its value and its range.
     pub fn validate(&self) -> Result<()> {
         check("parallel", self.parallel, 1, MAX_PARALLEL)?;
-        check("ctx_size", self.ctx_size, 2, 1 << 24)?;
+        let least = if self.kv_unified { 2 } else { 2 * self.parallel };
+        check("ctx_size", self.ctx_size, least, 1 << 24)?;
         check("batch_size", self.batch_size, self.parallel, 1 << 16)?;
         check("prefill_chunk", self.prefill_chunk, 1, 1 << 16)?;
         check("threads", self.threads, 0, 1024)?;
         check("max_queue", self.max_queue, 0, 1 << 20)?;
         check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)?;
         check("idle_cells", self.idle_cells, 0, 1 << 24)
+    }
+
+    /// The most tokens of a prompt and its answer, and what they are called in an error.
+    ///
+    /// ```
+    /// use ryot_metrics::engine::EngineConfig;
+    /// let config = EngineConfig { ctx_size: 4096, parallel: 8, ..Default::default() };
+    /// assert_eq!(config.longest(), (4096, "ctx_size"));
+    /// let parts = EngineConfig { kv_unified: false, ..config };
+    /// assert_eq!(parts.longest(), (512, "ctx_size / parallel, without kv_unified"));
+    /// ```
+    pub fn longest(&self) -> (usize, &'static str) {
+        if self.kv_unified {
+            (self.ctx_size, "ctx_size")
+        } else {
+            (self.ctx_size / self.parallel, "ctx_size / parallel, without kv_unified")
+        }
     }
 
     /// The terms of a request, with this engine's promises where an interactive one names none.
@@ -182,9 +206,11 @@ impl EngineConfig {
     /// The decoder that such an engine needs.
     pub fn decoder(&self) -> DecoderConfig {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let caches = if self.kv_unified { self.cache_sequences } else { 0 };
         DecoderConfig {
             cells: self.ctx_size,
-            sequences: (self.parallel + self.cache_sequences).min(MAX_PARALLEL),
+            unified: self.kv_unified,
+            sequences: (self.parallel + caches).min(MAX_PARALLEL),
             batch_size: self.batch_size,
             threads: if self.threads == 0 { cores() } else { self.threads },
             embeddings: false,

@@ -166,7 +166,13 @@ impl Core {
         for op in ops {
             match op {
                 Op::Forget(seq) => decoder.forget(*seq),
-                Op::Share { from, to, positions } => decoder.share(*from, *to, positions.clone()),
+                Op::Share { from, to, positions } => {
+                    if !decoder.share(*from, *to, positions.clone()) {
+                        self.restart(decoder);
+                        return false;
+                    }
+                }
+                Op::Truncate { seq, length } => decoder.truncate(*seq, *length),
                 Op::Save { seq, key } => {
                     let snapshot = decoder.save(*seq);
                     self.scheduler.saved(*key, snapshot.as_ref().map(|snapshot| snapshot.bytes));

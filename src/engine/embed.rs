@@ -102,7 +102,7 @@ impl Client {
         let tokens = |prompt| match self.tokens(prompt)? {
             tokens if tokens.is_empty() => Err(Error::EmptyPrompt),
             tokens if tokens.len() > limit => {
-                Err(Error::PromptTooLong { tokens: tokens.len(), limit })
+                Err(Error::PromptTooLong { tokens: tokens.len(), limit, size: "ctx_size" })
             }
             tokens => Ok(tokens),
         };
@@ -142,6 +142,7 @@ impl Call<'_> {
             cells,
             sequences: groups.iter().map(Range::len).max().unwrap_or(0),
             batch_size: config.batch_size.min(cells),
+            unified: true,
             embeddings: true,
             ..config.decoder()
         };

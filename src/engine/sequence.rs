@@ -190,12 +190,13 @@ pub fn answer_room(
     prompt: usize,
     max_tokens: Option<usize>,
 ) -> Result<usize> {
-    let limit = config.ctx_size.min(context_train);
+    let (longest, size) = config.longest();
+    let limit = longest.min(context_train);
     if prompt == 0 {
         return Err(Error::EmptyPrompt);
     }
     if prompt >= limit {
-        return Err(Error::PromptTooLong { tokens: prompt, limit: limit - 1 });
+        return Err(Error::PromptTooLong { tokens: prompt, limit: limit - 1, size });
     }
     let share = (config.ctx_size / config.parallel).saturating_sub(prompt).max(DEFAULT_ANSWER);
     Ok(max_tokens.unwrap_or(share).min(limit - prompt))

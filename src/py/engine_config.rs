@@ -9,7 +9,12 @@ use crate::error::{Error, Result};
 /// How an engine is set up. All arguments are keywords.
 ///
 /// Args:
-///     ctx_size: KV cells, one per token, shared by all sequences. Default 4096.
+///     ctx_size: KV cells, one per token, of all sequences together. Default 4096.
+///     kv_unified: Whether any sequence may use any cell, and several the same. Otherwise each of the
+///         `parallel` has as many cells for itself: no sequence is longer than that, prefixes are
+///         copied instead of shared, `cache_sequences` and `idle_cells` mean nothing, and no step
+///         reads the cells of others, so that many answers of much the same length are decoded
+///         faster. Default True.
 ///     parallel: The most sequences computed at once, 1 to 256. Default 8.
 ///     batch_size: The most tokens in one step, at least `parallel`. Default 512.
 ///     prefill_chunk: The most prompt tokens in a step that also continues answers, whatever the
@@ -93,7 +98,7 @@ impl PyEngineConfig {
         max_queue=None, gpu_layers=None, policy="slo", step_ms=None, ttft_ms=None, tbt_ms=None,
         overload="relegate", fairness_tokens=None, prefix_cache=true, isolate_tenants=false,
         cache_sequences=None, host_cache_bytes=None, idle_cells=None,
-        lone_step_ms=None
+        lone_step_ms=None, kv_unified=true
     ))]
     #[allow(clippy::too_many_arguments)] // keywords in Python
     fn new(
@@ -116,6 +121,7 @@ impl PyEngineConfig {
         host_cache_bytes: Option<i64>,
         idle_cells: Option<i64>,
         lone_step_ms: Option<f64>,
+        kv_unified: bool,
     ) -> PyResult<Self> {
         let default = EngineConfig::default();
         let whole = |field, value, default: u64| {
@@ -123,6 +129,7 @@ impl PyEngineConfig {
         };
         let config = EngineConfig {
             ctx_size: size("ctx_size", ctx_size, default.ctx_size)?,
+            kv_unified,
             parallel: size("parallel", parallel, default.parallel)?,
             batch_size: size("batch_size", batch_size, default.batch_size)?,
             prefill_chunk: size("prefill_chunk", prefill_chunk, default.prefill_chunk)?,
@@ -159,6 +166,17 @@ impl PyEngineConfig {
     #[getter]
     fn ctx_size(&self) -> usize {
         self.config.ctx_size
+    }
+
+    #[getter]
+    fn kv_unified(&self) -> bool {
+        self.config.kv_unified
+    }
+
+    /// The most tokens of a prompt and its answer: `ctx_size`, or the part of a sequence.
+    #[getter]
+    fn longest(&self) -> usize {
+        self.config.longest().0
     }
 
     #[getter]
@@ -251,6 +269,7 @@ impl PyEngineConfig {
         let flag = |value| if value { "True" } else { "False" };
         let fields = [
             ("ctx_size", self.ctx_size().to_string()),
+            ("kv_unified", flag(self.kv_unified()).to_owned()),
             ("parallel", self.parallel().to_string()),
             ("batch_size", self.batch_size().to_string()),
             ("prefill_chunk", self.prefill_chunk().to_string()),

@@ -2,7 +2,7 @@
 
 Each runs in a process of its own on the same file with the same threads and as many sequences as
 there are streams, without an end token; they take turns, and the order changes from round to round,
-because machines are noisy. The peer is `xllamacpp`, which embeds llama-server's engine, as it is by
+because machines are noisy. Ours is there as it is by default, and without `kv_unified`. The peer is `xllamacpp`, which embeds llama-server's engine, as it is by
 default and at its best of some batch sizes, with one KV buffer or parts; all are asked in the
 process, without HTTP between.
 
@@ -12,6 +12,7 @@ Run: python tests/benches/engine_throughput.py [--streams 1 4 8 16] [--rounds 5]
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import statistics
 import sys
@@ -26,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from latency import peers
-from latency.peers import DEFAULT, TUNED, Setting, Size
+from latency.peers import DEFAULT, Setting, Size, add_tuned
 from ryot_metrics import SamplingParams
 from ryot_metrics.models import resolve
 
@@ -76,10 +77,14 @@ class Xllamacpp(peers.Xllamacpp):
         assert counts == [tokens] * len(prompts), counts
 
 
-class Worker:
-    """An engine in a process of its own; `setting` is the peer's tuning, None for ours."""
+OURS = {"ryot-metrics": True, "ryot-metrics, parts": False}
+"""Ours by name: whether its KV cells are unified."""
 
-    def __init__(self, model: str, threads: int, streams: int, setting: Setting | None) -> None:
+
+class Worker:
+    """An engine in a process of its own; `setting` is the peer's tuning, for ours one of `OURS`."""
+
+    def __init__(self, model: str, threads: int, streams: int, setting: Setting | str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, model, threads, streams, setting)
@@ -101,13 +106,13 @@ class Worker:
 
 
 def _serve(
-    pipe: Connection, model: str, threads: int, streams: int, setting: Setting | None
+    pipe: Connection, model: str, threads: int, streams: int, setting: Setting | str
 ) -> None:
     """Answers rounds until it is killed."""
     size = Size(cells=CTX_SIZE, parallel=streams)
     engine: Peer
-    if setting is None:
-        engine = Ours(model, threads, size)
+    if isinstance(setting, str):
+        engine = Ours(model, threads, size, unified=OURS[setting])
     else:
         engine = Xllamacpp(model, threads, size, setting)
     engine.run(["Warm up."], 4)
@@ -144,24 +149,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8, 16])
-    parser.add_argument(
-        "--tuned",
-        nargs="*",
-        type=Setting.parse,
-        default=TUNED,
-        metavar="N_BATCH:UNIFIED",
-        help="what the peer's best is searched among; nothing: only its default is taken",
-    )
+    add_tuned(parser)
     arguments = parser.parse_args()
     model, tokens = str(resolve(arguments.model)), arguments.tokens
     errors = Console(stderr=True)
-    table = Table("streams", "peer", "ryot-metrics tok/s", "peer tok/s", "ratio", "ratio min - max")
+    table = Table("streams", "ours", "peer", "tok/s", "peer tok/s", "ratio", "ratio min - max")
     for streams in arguments.streams:
 
-        def start(setting: Setting | None, streams: int = streams) -> Worker:
+        def start(setting: Setting | str, streams: int = streams) -> Worker:
             return Worker(model, arguments.threads, streams, setting)
 
-        workers = {"ryot-metrics": start(None), f"default, {DEFAULT}": start(DEFAULT)}
+        workers = {name: start(name) for name in OURS}
+        workers[f"default, {DEFAULT}"] = start(DEFAULT)
         tuned = best(start, arguments.tuned, tokens)
         if tuned:
             workers[f"tuned, {tuned}"] = start(tuned)
@@ -176,13 +175,14 @@ def main() -> None:
                 rates[name].append(workers[name].measure(number, tokens))
         for worker in workers.values():
             worker.close()
-        ours = rates.pop("ryot-metrics")
-        for name, theirs in rates.items():
-            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        ours = {name: rates.pop(name) for name in OURS}
+        for (own, mine), (name, theirs) in itertools.product(ours.items(), rates.items()):
+            ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
             table.add_row(
                 str(streams),
+                own,
                 name,
-                f"{statistics.median(ours):.1f}",
+                f"{statistics.median(mine):.1f}",
                 f"{statistics.median(theirs):.1f}",
                 f"{statistics.median(ratios):.2f}",
                 f"{min(ratios):.2f} - {max(ratios):.2f}",

@@ -2,13 +2,14 @@
 
 Each client asks again once it has its answer, as a service's worker does. A `Llama` answers one
 request at a time, whoever asks, so its clients wait for a lock, as in its own server. Both are in
-processes of their own on the same file with the same threads, greedy; they take turns, and the
-order changes from round to round. Tokens are those that an answer reports; the latency is a
+processes of their own on the same file with the same threads, greedy; ours is there as it is by
+default, and without `kv_unified`, since each of its clients needs no more than an eighth of the
+context. They take turns, and the order changes from round to round. Tokens are those that an answer reports; the latency is a
 client's, from asking to the last token.
 
 Needs llama-cpp-python, which is no dependency of this package: `pip install llama-cpp-python`.
 
-Run: python tests/benches/llama_cpp_python.py [--model FILE] [--rounds 5] [--tokens 48]
+Run: python tests/benches/llama_cpp_python.py [--model FILE] [--rounds 5] [--tokens 48] [--asks 3]
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ Answer = Callable[[str, int], int]
 """Answers a prompt with at most so many tokens, and says how many there were."""
 
 
-def ours(model: str, threads: int) -> Answer:
+def ours(model: str, threads: int, *, unified: bool = True) -> Answer:
     """The engine of this package."""
-    engine = Engine(model, EngineConfig(ctx_size=CTX_SIZE, parallel=CLIENTS, threads=threads))
+    config = EngineConfig(
+        ctx_size=CTX_SIZE, parallel=CLIENTS, threads=threads, kv_unified=unified
+    )
+    engine = Engine(model, config)
 
     def answer(prompt: str, tokens: int) -> int:
         params = SamplingParams(max_tokens=tokens, temperature=0)
@@ -63,7 +67,13 @@ def theirs(model: str, threads: int) -> Answer:
     return answer
 
 
-PEERS = {"ryot-metrics": ours, "llama-cpp-python": theirs}
+def parts(model: str, threads: int) -> Answer:
+    """The same with cells of its own for each sequence."""
+    return ours(model, threads, unified=False)
+
+
+PEER = "llama-cpp-python"
+PEERS = {"ryot-metrics": ours, "ryot-metrics, parts": parts, PEER: theirs}
 
 
 def load(answer: Answer, number: int, asks: int, tokens: int) -> tuple[float, list[float]]:
@@ -134,16 +144,19 @@ def main() -> None:
     for pipe in pipes.values():
         pipe.send(None)
 
-    table = Table(f"{CLIENTS} clients", *PEERS, "ratio", "ratio min - max")
+    table = Table(f"{CLIENTS} clients", "ours", "of ours", f"of {PEER}", "ratio", "ratio min - max")
     for index, what in enumerate(("tokens/s", "latency p50, s", "latency p99, s")):
-        columns = [[one[index] for one in taken[name]] for name in PEERS]
-        ratios = [one / other for one, other in zip(*columns, strict=True)]
-        table.add_row(
-            what,
-            *(f"{statistics.median(column):.2f}" for column in columns),
-            f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f} - {max(ratios):.2f}",
-        )
+        columns = {name: [one[index] for one in taken[name]] for name in PEERS}
+        for name in (name for name in PEERS if name != PEER):
+            ratios = [one / other for one, other in zip(columns[name], columns[PEER], strict=True)]
+            table.add_row(
+                what,
+                name,
+                f"{statistics.median(columns[name]):.2f}",
+                f"{statistics.median(columns[PEER]):.2f}",
+                f"{statistics.median(ratios):.2f}",
+                f"{min(ratios):.2f} - {max(ratios):.2f}",
+            )
     Console().print(table)
 
 

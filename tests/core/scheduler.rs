@@ -728,3 +728,92 @@ fn prefill_of_each_adapter_goes_on() {
     let steps = desk.first_token_of(3);
     assert!(steps.len() <= 2 * 3 * (MAX_SKIPS + 1), "{} steps", steps.len());
 }
+
+/// Three sequences with cells of their own.
+fn parts() -> EngineConfig {
+    EngineConfig { kv_unified: false, ctx_size: 900, batch_size: 64, prefill_chunk: 64, ..config() }
+}
+
+/// The prompt of `common` tokens and then some that are nobody else's.
+fn forked(common: usize, id: u64, own: usize) -> Vec<Token> {
+    [prompt(9, common), prompt(id, own)].concat()
+}
+
+/// Where sequences have cells of their own, whoever shares a prefix with one that is computed waits
+/// for it and gets a copy, of exactly what they share.
+#[test]
+fn in_parts_a_prefix_is_copied_once_it_is_computed() {
+    let mut desk = Desk::new(parts());
+    for id in 1..3 {
+        desk.submit(id, forked(100, id, 20), 2, &Terms::default());
+    }
+    assert_eq!(spans(&desk.step()), [(0, 0..64, false)]);
+    assert_eq!(spans(&desk.step()), [(0, 64..120, true)]);
+    let plan = desk.step();
+    assert_eq!(plan.ops, [Op::Share { from: 0, to: 1, positions: 0..100 }]);
+    assert_eq!(spans(&plan)[1].1.start, 100);
+    let own = spans(&plan)[1].1.end;
+    assert_eq!(desk.scheduler.live_cells(), own, "none is shared, and the first has gone");
+}
+
+/// The next turn of a conversation goes on in its slot, whoever else has been there.
+#[test]
+fn in_parts_a_conversation_goes_on_in_its_slot() {
+    let mut desk = Desk::new(parts());
+    for id in 1..4 {
+        desk.add(id, 40, 1);
+    }
+    while desk.done.len() < 3 {
+        desk.step();
+    }
+    for id in 1..4 {
+        let next = [prompt(id, 40), vec![90 + id as Token], prompt(20 + id, 10)].concat();
+        desk.submit(10 + id, next, 1, &Terms::default());
+    }
+    let plan = desk.step();
+    let hits: Vec<usize> = plan.admitted.iter().map(|admission| admission.hit).collect();
+    assert_eq!((plan.ops, hits), (Vec::new(), vec![40, 40, 40]));
+}
+
+/// Where no slot is free, the idle one that is worth the least goes. If it begins as the prompt does,
+/// it is cut instead, and the rest of it can be had from the host's memory.
+#[test]
+fn in_parts_the_least_slot_is_cut() {
+    for (host_cache_bytes, kept) in [(1 << 20, true), (0, false)] {
+        let mut desk = Desk::new(EngineConfig { parallel: 2, host_cache_bytes, ..parts() });
+        for id in 1..3 {
+            desk.submit(id, forked(100, id, 20), 1, &Terms::default());
+        }
+        while desk.done.len() < 2 {
+            desk.step();
+        }
+        desk.submit(3, forked(100, 3, 20), 1, &Terms::default());
+        let plan = desk.step();
+        assert_eq!(plan.admitted[0].hit, 100);
+        let Some(&Op::Truncate { seq, length: 100 }) = plan.ops.last() else { panic!("{plan:?}") };
+        let saved = [Op::Save { seq, key: 1 }];
+        assert_eq!(plan.ops[..plan.ops.len() - 1], saved[..usize::from(kept)]);
+        assert_eq!(desk.scheduler.take_evicted(), if kept { 0 } else { 20 });
+        while desk.done.len() < 3 {
+            desk.step();
+        }
+        let cut = [forked(100, u64::from(seq) + 1, 20), prompt(4, 3)].concat();
+        desk.submit(4, cut, 1, &Terms::default());
+        assert_eq!(desk.step().admitted[0].hit, if kept { 120 } else { 100 });
+    }
+}
+
+/// A sequence that cannot be cut is of use as a whole only, so shorter ones stay beside it.
+#[test]
+fn what_cannot_be_cut_stays_beside_others() {
+    let mut desk = Desk::new(config());
+    desk.scheduler = Scheduler::new(config(), false, ADAPTERS, None);
+    for id in 1..3 {
+        desk.add(id, 20, 1);
+        while !desk.done.contains(&id) {
+            desk.step();
+        }
+    }
+    desk.submit(3, [prompt(1, 20), prompt(3, 5)].concat(), 1, &Terms::default());
+    assert_eq!(desk.step().admitted[0].hit, 20);
+}

@@ -246,8 +246,8 @@ impl Decoder for Strict<'_> {
         self.0.truncate(seq, length);
     }
 
-    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) {
-        self.0.share(from, to, positions);
+    fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) -> bool {
+        self.0.share(from, to, positions)
     }
 
     fn save(&mut self, seq: SeqId) -> Option<Snapshot> {
@@ -272,12 +272,24 @@ fn faults(random: &mut ChaCha8Rng) -> BTreeMap<u64, DecodeFailure> {
 /// to the others, and nothing stays reserved.
 #[test]
 fn a_hundred_thousand_steps() {
+    simulate(EngineConfig::default());
+}
+
+/// The same where each sequence has cells of its own: enough for the longest request, so that places
+/// are lost to others' classes alone.
+#[test]
+fn a_hundred_thousand_steps_in_parts() {
+    simulate(EngineConfig { kv_unified: false, ..EngineConfig::default() });
+}
+
+/// A step for each in a world of small sizes; of the configuration, the kind of cells is taken.
+fn simulate(config: EngineConfig) {
     let mut random = ChaCha8Rng::seed_from_u64(42);
     let mut toy = Toy { faults: faults(&mut random), ..Toy::instant() };
     toy.info.adapters = ["formal", "pirate"].map(Arc::from).into();
     let toy = Arc::new(toy);
     let config = EngineConfig {
-        ctx_size: 150,
+        ctx_size: if config.kv_unified { 150 } else { 600 },
         parallel: 4,
         batch_size: 24,
         prefill_chunk: 7,
@@ -287,7 +299,7 @@ fn a_hundred_thousand_steps() {
         host_cache_bytes: 6_000,
         step: 8 * ROW,
         lone_step: 40 * ROW,
-        ..EngineConfig::default()
+        ..config
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));
     let toy_decoder = ToyDecoder::new(&toy, config.decoder());

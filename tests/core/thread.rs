@@ -404,7 +404,9 @@ impl Decoder for Bomb {
     }
     fn forget(&mut self, _: u32) {}
     fn truncate(&mut self, _: u32, _: usize) {}
-    fn share(&mut self, _: u32, _: u32, _: Range<usize>) {}
+    fn share(&mut self, _: u32, _: u32, _: Range<usize>) -> bool {
+        true
+    }
     fn save(&mut self, _: u32) -> Option<Snapshot> {
         None
     }

@@ -23,8 +23,18 @@ fn rows(seq: u32, start: usize, count: usize) -> Vec<Row> {
 /// Nothing of a step that was given up is remembered, and everything that was there before is.
 #[test]
 fn a_step_is_given_up_without_a_trace() {
+    for kv_unified in [true, false] {
+        give_up(EngineConfig {
+            kv_unified,
+            ctx_size: 2_048,
+            parallel: 2,
+            ..EngineConfig::default()
+        });
+    }
+}
+
+fn give_up(config: EngineConfig) {
     let Some(model) = model() else { return };
-    let config = EngineConfig { ctx_size: 2_048, parallel: 2, ..EngineConfig::default() };
     let idle = AtomicBool::new(false);
     model
         .run(&config.decoder(), &mut |decoder| {

@@ -327,10 +327,15 @@ fn caches_and_preemption_change_no_answer() {
     let narrow = EngineConfig { ctx_size: 300, prefix_cache: false, ..wide.clone() };
     let forgetful = EngineConfig { host_cache_bytes: 0, ..narrow.clone() };
     let crowded = EngineConfig { ctx_size: 300, cache_sequences: 2, ..wide.clone() };
+    let parts = EngineConfig { kv_unified: false, ..wide.clone() };
+    let few = EngineConfig { parallel: 3, ..parts.clone() };
     let mut all = Agreement::default();
     for (what, config, rounds) in [
         ("shared in flight", wide.clone(), 1),
         ("cached", wide, 2),
+        ("copied in flight", parts.clone(), 1),
+        ("copied", parts, 2),
+        ("cut and copied from the host", few, 2),
         ("preempted", narrow, 1),
         ("preempted and computed again", forgetful, 1),
         ("preempted and cached", crowded, 2),

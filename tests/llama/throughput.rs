@@ -125,14 +125,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn streams() {
     let (Some(path), Some(model)) = (model_path(), model()) else { return };
     let plain = LlamaModel::load_from_file(backend(), path, &LlamaModelParams::default()).unwrap();
-    for parallel in [8, 16] {
-        let config = EngineConfig { parallel, threads: 2, ..EngineConfig::default() };
+    for (parallel, kv_unified) in [(8, true), (8, false), (16, true), (16, false)] {
+        let config = EngineConfig { parallel, kv_unified, threads: 2, ..EngineConfig::default() };
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(config.ctx_size as u32))
             .with_n_batch(2048)
             .with_n_ubatch(2048)
             .with_n_seq_max(parallel as u32)
-            .with_kv_unified(true)
+            .with_kv_unified(kv_unified)
             .with_n_threads(2)
             .with_n_threads_batch(2);
         let mut context = plain.new_context(backend(), params).unwrap();
@@ -180,7 +180,7 @@ fn streams() {
         };
         let seconds = |time: &AtomicU64| time.load(Ordering::Relaxed) as f64 / 1e9;
         println!(
-            "{parallel} streams, tokens/s: loop {:.1}, engine {:.1}, with metrics {:.1}\n  \
+            "{parallel} streams, unified: {kv_unified}; tokens/s: loop {:.1}, engine {:.1}, with metrics {:.1}\n  \
              engine / loop {:.3}, with metrics / loop {:.3}, with metrics / without {:.3}\n  \
              time neither decoding nor sampling {:.2} %, on metrics {:.3} %",
             median(rates[0].clone()),

@@ -48,13 +48,13 @@ def test_options_reach_the_engine(asked: dict[str, Any]) -> None:
     """llama-server's short forms set the engine's configuration."""
     line = "serve --port 0 -m toy -a mine -c 512 -np 3 -b 64 --prefill-chunk 16 -t 2 -ngl 1"
     line += " --lora formal=a=b.gguf --lora mine:half=org/repo:file.gguf:0.5"
-    assert main([*line.split(), "--max-queue", "7"]) == 2
+    assert main([*line.split(), "--max-queue", "7", "--no-kv-unified"]) == 2
     assert (asked["model"], asked["name"]) == ("toy", "mine")
     assert asked["adapters"] == {"formal": "a=b.gguf", "half": ("org/repo:file.gguf", 0.5)}
     config = asked["config"]
     assert (config.ctx_size, config.parallel, config.batch_size) == (512, 3, 64)
     assert (config.prefill_chunk, config.threads, config.max_queue) == (16, 2, 7)
-    assert config.gpu_layers == 1
+    assert (config.gpu_layers, config.kv_unified, config.prefix_cache) == (1, False, True)
 
 
 def test_defaults_are_the_engines(asked: dict[str, Any]) -> None:

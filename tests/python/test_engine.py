@@ -161,6 +161,7 @@ def test_sampling_parameters_name_value_and_range(arguments, text):
         ({"parallel": 0}, "parallel is 0; it must be from 1 to 256"),
         ({"parallel": -3}, "parallel is -3"),
         ({"ctx_size": 1}, "ctx_size is 1; it must be from 2"),
+        ({"ctx_size": 15, "kv_unified": False}, "ctx_size is 15; it must be from 16"),
         ({"batch_size": 4, "parallel": 8}, "batch_size is 4; it must be from 8"),
         ({"threads": 5000}, "threads is 5000; it must be from 0 to 1024"),
         ({"max_queue": -1}, "max_queue is -1"),
@@ -170,6 +171,19 @@ def test_a_configuration_names_value_and_range(arguments, text):
     """Each size outside of its range is refused where it is made."""
     with pytest.raises(ValueError, match=text):
         EngineConfig(**arguments)
+
+
+def test_without_unified_cells_each_sequence_has_its_part():
+    """What is longer is refused with the name of the limit; the rest is answered as ever."""
+    config = EngineConfig(ctx_size=100, parallel=2, kv_unified=False)
+    assert (config.longest, EngineConfig(ctx_size=100, parallel=2).longest) == (50, 100)
+    with Engine("toy", config, name="parts") as engine:
+        text = r"50 tokens; the context \(ctx_size / parallel, without kv_unified\) .* room for 49"
+        with pytest.raises(ValueError, match=text):
+            engine.generate("x" * 50)
+        assert engine.generate("x" * 40)[0].token_count == 10
+        shared = engine.generate(["x" * 32 + letter for letter in "abcd"], FOUR)
+        assert [one.cached_tokens for one in shared] == [32, 32, 32, 32]
 
 
 def test_a_full_queue_says_when_to_come_back():

@@ -31,7 +31,7 @@ class Prompts:
     def longest(self) -> int:
         """The most tokens of a prompt and its answer."""
         context: int = self._engine.model_info["context_train"]
-        return min(self._engine.config.ctx_size, context)
+        return min(self._engine.config.longest, context)
 
     def tokens(self, prompt: str | list[int], *, add_special: bool = True) -> list[int]:
         """The tokens of a prompt, which may be tokens already."""

@@ -3,11 +3,13 @@
 //! A slot (a sequence of the decoder) is free, *live* (a request computes in it) or *idle* (it keeps
 //! tokens for whoever begins with them). Full blocks stand in the [`Tree`] once, however many slots
 //! hold them: a slot that computes what is there already takes it over. Every change is an [`Op`]
-//! that the decoder must follow, in order. Must not know: requests, classes, time.
+//! that the decoder must follow, in order. Where each slot has cells of its own, nothing stands in the
+//! tree, and what others hold is [copied](parts). Must not know: requests, classes, time.
 
 mod check;
 mod idle;
 mod op;
+mod parts;
 
 pub use self::op::Op;
 use crate::backend::{SeqId, Token};
@@ -53,6 +55,8 @@ pub(super) struct Cells {
     idle_limit: usize,
     /// Whether sequences can be cut and shared.
     divisible: bool,
+    /// Whether all slots use the same cells. Otherwise each has an equal part of them.
+    unified: bool,
     slots: Vec<Slot>,
     tree: Tree,
     host: Host,
@@ -71,6 +75,7 @@ impl Cells {
             capacity: config.ctx_size,
             idle_limit: config.idle_limit(cell_bytes),
             divisible,
+            unified: config.kv_unified,
             slots: vec![slot; config.decoder().sequences],
             tree: Tree::default(),
             host: Host::new(config.host_cache_bytes, divisible),
@@ -109,9 +114,8 @@ impl Cells {
     /// How many of these tokens need not be computed: a look, without a promise.
     pub(super) fn matched(&self, scope: &Scope, tokens: &[Token]) -> usize {
         let tokens = &tokens[..tokens.len() - 1];
-        let blocks = self.tree.walk(scope, tokens).len().saturating_sub(1);
         let host = self.host.find(scope, tokens).map_or(0, |(_, _, hit)| hit);
-        (blocks * BLOCK).max(host)
+        self.here(scope, tokens).max(host)
     }
 
     /// A live slot that begins with as many of these tokens as are there, and how many these are.
@@ -135,6 +139,9 @@ impl Cells {
             self.set_live(seq);
             return Some((seq, length));
         }
+        if let Some(found) = self.cut_the_least(scope, tokens) {
+            return Some(found);
+        }
         let root = self.tree.root(scope);
         self.tree.hold(root, NOBODY, false); // so that making room for it does not remove it
         let seq = self.free_slot();
@@ -148,17 +155,25 @@ impl Cells {
         Some((seq, self.advance(seq, tokens)))
     }
 
-    /// How many of these tokens a slot can have without a copy.
+    /// How many of these tokens a slot can have without a copy in the host's memory.
     fn here(&self, scope: &Scope, tokens: &[Token]) -> usize {
         let blocks = self.tree.walk(scope, tokens).len().saturating_sub(1) * BLOCK;
-        self.idle_prefix(scope, tokens).map_or(blocks, |(_, length)| length.max(blocks))
+        let whole = self.idle_prefix(scope, tokens).map_or(0, |(_, length)| length);
+        let part = self.source(scope, tokens, None).map_or(0, |(_, hit)| hit);
+        blocks.max(whole).max(part)
+    }
+
+    /// Whether blocks stand in the tree, for all slots that have them.
+    fn has_tree(&self) -> bool {
+        self.divisible && self.unified
     }
 
     /// Takes over what others have computed of these tokens since, and says how many the slot
     /// has then.
     pub(super) fn advance(&mut self, seq: SeqId, tokens: &[Token]) -> usize {
         let start = self.slots[seq as usize].blocks();
-        if self.divisible {
+        self.copy_from_others(seq, tokens);
+        if self.has_tree() {
             for block in tokens.as_chunks::<BLOCK>().0.iter().skip(start) {
                 let slot = &self.slots[seq as usize];
                 let Some(node) = self.tree.child(slot.path[slot.path.len() - 1], block) else {
@@ -182,10 +197,11 @@ impl Cells {
 
     /// The decoder has computed these tokens after those that the slot has.
     pub(super) fn write(&mut self, seq: SeqId, tokens: &[Token]) {
+        let has_tree = self.has_tree();
         let Self { slots, tree, ops, .. } = self;
         let slot = &mut slots[seq as usize];
         slot.tail.extend_from_slice(tokens);
-        while let Some(&block) = slot.tail.first_chunk::<BLOCK>().filter(|_| self.divisible) {
+        while let Some(&block) = slot.tail.first_chunk::<BLOCK>().filter(|_| has_tree) {
             let parent = slot.path[slot.path.len() - 1];
             let node = tree.child(parent, &block);
             if let Some(node) = node {

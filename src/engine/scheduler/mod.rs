@@ -141,7 +141,7 @@ impl Scheduler {
     /// Puts a sequence into the queue, unless its promise cannot be kept and that is to be refused.
     /// Its cells must fit into the context.
     pub fn add(&mut self, mut sequence: Sequence, now: Nanos) -> Verdict {
-        debug_assert!(sequence.cells() <= self.config.ctx_size, "it would wait for ever");
+        debug_assert!(sequence.cells() <= self.config.longest().0, "it would wait for ever");
         sequence.hint = self.cells.matched(&self.scope(&sequence), sequence.tokens());
         if sequence.class == Class::Interactive {
             self.policies[self.planned].somebody_came();

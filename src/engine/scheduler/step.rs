@@ -89,27 +89,29 @@ impl Scheduler {
         order.iter().position(|index| tier(index) > first)
     }
 
-    /// Prompts to compute, in their order. Each takes over what the others have computed of it;
-    /// who then shares more with one before it waits for that.
+    /// Prompts to compute, in their order. Who shares with one before it what that is about to
+    /// compute waits for it; each of the others takes over what is there of it.
     fn leaders(&mut self, now: Nanos, adapter: usize) -> Vec<usize> {
         let takes_part = |s: &Sequence| s.adapter == adapter && !s.is_decoding();
         let mut order: Vec<usize> =
             (0..self.live.len()).filter(|&index| takes_part(&self.live[index])).collect();
-        for &index in &order {
-            let Sequence { slot, .. } = self.live[index];
-            let sequence = &mut self.live[index];
-            let tokens = &sequence.tokens()[..sequence.tokens().len() - 1];
-            let length = self.cells.advance(slot.expect("it is live"), tokens);
-            sequence.set_computed(length);
-        }
         order.sort_by_cached_key(|&index| self.rank(&self.live[index], now));
         let mut leaders: Vec<usize> = Vec::with_capacity(order.len());
         for index in order {
             if !leaders.iter().any(|&leader| self.follows(index, leader)) {
+                self.take_over(index);
                 leaders.push(index);
             }
         }
         leaders
+    }
+
+    /// Begins with what others have computed of a prompt since.
+    fn take_over(&mut self, index: usize) {
+        let sequence = &mut self.live[index];
+        let tokens = &sequence.tokens()[..sequence.tokens().len() - 1];
+        let length = self.cells.advance(sequence.slot.expect("it is live"), tokens);
+        sequence.set_computed(length);
     }
 
     /// Whether the leader is about to compute at least a block that this one could use.

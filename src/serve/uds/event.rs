@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_engines_errors_have_codes() {
-        let tokens = Error::PromptTooLong { tokens: 9, limit: 8 };
+        let tokens = Error::PromptTooLong { tokens: 9, limit: 8, size: "ctx_size" };
         for (error, code) in [
             (Error::EmptyPrompt, "E_PROTO_BAD_REQUEST"),
             (tokens, "E_LIMIT_PROMPT_TOO_LARGE"),

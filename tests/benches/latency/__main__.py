@@ -17,7 +17,7 @@ from ryot_metrics.models import resolve
 
 from . import __doc__ as about
 from .figures import Figure, as_json, ratio
-from .peers import TUNED, Setting
+from .peers import add_tuned
 from .runner import Machine, Measured, run
 from .scenarios import SCENARIOS
 
@@ -52,15 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--tuned",
-        nargs="*",
-        type=Setting.parse,
-        default=TUNED,
-        metavar="N_BATCH:UNIFIED",
-        help="the peer's settings that its best is searched among, such as 64:1 128:0; one is "
-        "taken as it is, none is searched; default: 64 to 512, unified and split",
-    )
+    add_tuned(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes samples and figures")
     return parser.parse_args()
 

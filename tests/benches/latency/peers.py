@@ -7,6 +7,7 @@ parts, one per sequence.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,11 +57,26 @@ DEFAULT = Setting()
 TUNED = [Setting(batch, unified) for batch in (64, 128, 256, 512) for unified in (True, False)]
 
 
-class Ours(Peer):
-    """The engine of this package, as it is by default."""
+def add_tuned(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says how the peer is tuned."""
+    parser.add_argument(
+        "--tuned",
+        nargs="*",
+        type=Setting.parse,
+        default=TUNED,
+        metavar="N_BATCH:UNIFIED",
+        help="the peer's settings that its best is searched among, such as 64:1 128:0; one is "
+        "taken as it is, none is searched; default: 64 to 512, unified and split",
+    )
 
-    def __init__(self, model: str, threads: int, size: Size) -> None:
-        config = EngineConfig(ctx_size=size.cells, parallel=size.parallel, threads=threads)
+
+class Ours(Peer):
+    """The engine of this package, as it is by default; `unified` is about its KV cells."""
+
+    def __init__(self, model: str, threads: int, size: Size, *, unified: bool = True) -> None:
+        config = EngineConfig(
+            ctx_size=size.cells, parallel=size.parallel, threads=threads, kv_unified=unified
+        )
         self.engine = Engine(model, config)
         self._decoded: list[int] = []
 

@@ -15,7 +15,8 @@ impl Cells {
             let free = slot.state == State::Free;
             ensure(free == slot.path.is_empty(), "who is not free has a path")?;
             ensure(!free || slot.tail.is_empty(), "who is free holds nothing")?;
-            ensure(slot.tail.len() < BLOCK || !self.divisible, "full blocks are in the tree")?;
+            ensure(slot.tail.len() < BLOCK || !self.has_tree(), "full blocks are in the tree")?;
+            ensure(self.unified || slot.length() <= self.part(), "no slot has more than its part")?;
             ensure(self.tokens(seq).len() == slot.length(), "lengths agree")?;
             for node in &slot.path {
                 let Some((held, live)) = holds.get_mut(node) else {

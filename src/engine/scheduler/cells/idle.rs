@@ -7,7 +7,7 @@ use crate::engine::scheduler::host::{MIN_TOKENS, Planned, SnapshotKey};
 use crate::engine::scheduler::radix::{BLOCK, Scope};
 
 /// The least part of a sequence that nobody else holds for which a copy is made of the whole.
-const LEAST_OWN: f64 = 0.125;
+pub(super) const LEAST_OWN: f64 = 0.125;
 
 impl Cells {
     /// No request computes in this slot any more; it keeps its tokens, which `seconds` of prefill
@@ -34,7 +34,7 @@ impl Cells {
             let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
             !waited_for && slot.length() >= MIN_TOKENS && cells.exclusive(seq) > 0
         };
-        while self.divisible && self.used() - self.live() > self.idle_limit {
+        while self.has_tree() && self.used() - self.live() > self.idle_limit {
             let Some(seq) = self.least_idle(movable) else { return };
             let (own, length) = (self.exclusive(seq), self.slots[seq as usize].length());
             if own as f64 >= LEAST_OWN * length as f64 {
@@ -124,14 +124,22 @@ impl Cells {
     pub(super) fn evict(&mut self, seq: SeqId) {
         let State::Idle { worth, seconds, parked } = self.slots[seq as usize].state else { return };
         self.clock = self.clock.max(worth);
-        let scope = self.tree.scope(self.slots[seq as usize].path[0]).clone();
-        let tokens = self.tokens(seq);
-        match self.host.plan(&scope, tokens, seconds, parked) {
-            Planned::Copy(key) => self.ops.push(Op::Save { seq, key }),
-            Planned::There => (),
-            Planned::Nothing => self.evicted += self.exclusive(seq),
+        if !self.save(seq, seconds, parked) {
+            self.evicted += self.exclusive(seq);
         }
         self.forget(seq);
+    }
+
+    /// Has a slot's tokens, which `seconds` of prefill have cost, in the host's memory from now on;
+    /// false if they do not go there.
+    pub(super) fn save(&mut self, seq: SeqId, seconds: f64, parked: bool) -> bool {
+        let scope = self.tree.scope(self.slots[seq as usize].path[0]).clone();
+        let tokens = self.tokens(seq);
+        let planned = self.host.plan(&scope, tokens, seconds, parked);
+        if let Planned::Copy(key) = planned {
+            self.ops.push(Op::Save { seq, key });
+        }
+        planned != Planned::Nothing
     }
 
     /// Cells that nobody but this slot holds.
@@ -150,11 +158,15 @@ impl Cells {
         }
     }
 
-    /// Forgets idle slots whose blocks this one holds as well: they can save nobody anything.
+    /// Forgets idle slots whose blocks this one holds as well: they can save nobody anything. Where
+    /// nothing can be cut, they can.
     pub(super) fn drop_redundant(&mut self, seq: SeqId) {
-        let path = &self.slots[seq as usize].path;
+        let Slot { path, tail, .. } = &self.slots[seq as usize];
         let within = |slot: &Slot| match slot.state {
-            State::Idle { parked: false, .. } => path.starts_with(&slot.path),
+            State::Idle { parked: false, .. } if self.has_tree() => path.starts_with(&slot.path),
+            State::Idle { parked: false, .. } if self.divisible => {
+                *path == slot.path && tail.starts_with(&slot.tail)
+            }
             _ => false,
         };
         let redundant: Vec<SeqId> = (0..)

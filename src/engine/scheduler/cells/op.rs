@@ -20,7 +20,8 @@ use crate::engine::scheduler::host::SnapshotKey;
 pub enum Op {
     /// Free a sequence.
     Forget(SeqId),
-    /// Let `to` use the cells of `from` at these positions.
+    /// Let `to` use the cells of `from` at these positions, or, where each sequence has cells of
+    /// its own, copies of all of them. May fail.
     Share {
         /// Who has them.
         from: SeqId,
@@ -28,6 +29,13 @@ pub enum Op {
         to: SeqId,
         /// Which.
         positions: Range<usize>,
+    },
+    /// Cut a sequence off.
+    Truncate {
+        /// The sequence.
+        seq: SeqId,
+        /// How many of its tokens stay.
+        length: usize,
     },
     /// Copy a sequence to the host. May fail.
     Save {
