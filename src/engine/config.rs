@@ -85,7 +85,8 @@ pub struct EngineConfig {
     /// How many prompt tokens a step takes. Default [`PolicyKind::Slo`].
     pub policy: PolicyKind,
     /// The most time, in nanoseconds, that prompts add to a step; twice that while interactive
-    /// requests wait for a place. Default [`STEP`].
+    /// requests wait for a place, and for their prompts where all answers under way have promises
+    /// ([`Self::tbt`]) that bear it. Default [`STEP`].
     pub step: Nanos,
     /// The most time, in nanoseconds, of a step that holds prompts alone, while no answer is under
     /// way. It is given up as soon as an interactive request or the cancellation of one of the prompts

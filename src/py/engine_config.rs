@@ -25,7 +25,8 @@ use crate::error::{Error, Result};
 ///     policy: How many prompt tokens a step takes: `slo`, the default, by the time that promises
 ///         leave; `uma`, by an average of step times with a guard of latencies.
 ///     step_ms: The most milliseconds that prompts add to a step; twice that while interactive
-///         requests wait for a place. Default 65.
+///         requests wait for a place, and for their prompts where all answers under way have
+///         promises (`tbt_ms`) that bear it. Default 65.
 ///     lone_step_ms: The most milliseconds of a step that holds prompts alone, while no answer is
 ///         under way: it is given up as soon as an interactive request or the cancellation of one of
 ///         the prompts comes; for that, other steps are given up too, where promises bear it. None

@@ -210,6 +210,7 @@ fn any_load() -> impl Strategy<Value = (Load, Nanos)> {
                 room,
                 lone: if work.decodes == 0 { wanted } else { 0 },
                 crowded: base % 2 == 0,
+                promised: base % 3 == 0,
             },
             took,
         )

@@ -218,6 +218,30 @@ fn who_waits_for_a_place_makes_steps_longer() {
     assert!((usual * 3 / 2..=32).contains(&crowded), "{usual} {crowded}");
 }
 
+/// Steps are longer for an interactive prompt where all answers have promises, which say how long is
+/// too long; not for a background one, for which others that come would wait.
+#[test]
+fn promises_make_steps_longer_than_none() {
+    let wide = EngineConfig { ctx_size: 4000, batch_size: 512, prefill_chunk: 512, ..config() };
+    let longest = |promises: [Option<Nanos>; 2], class: Class| {
+        let mut desk = Desk::new(EngineConfig { step: 65 * MS, ..wide.clone() });
+        for (id, tbt) in (1..).zip(promises) {
+            desk.submit(id, prompt(id, 8), 200, &Terms { tbt, ..Terms::default() });
+            desk.first_token_of(id);
+        }
+        desk.submit(3, prompt(3, 1000), 1, &Terms { class, ..Terms::default() });
+        let of_prompt = |plan: &Plan| plan.rows.len() - plan.decode_tokens;
+        (0..20).map(|_| of_prompt(&desk.step())).max().unwrap()
+    };
+    let loose = Some(2000 * MS);
+    let usual = longest([None, None], Class::Interactive);
+    assert_eq!(longest([loose, None], Class::Interactive), usual);
+    assert_eq!(longest([loose, loose], Class::Background), usual);
+    let promised = longest([loose, loose], Class::Interactive);
+    assert!(promised >= usual * 3 / 2, "{usual} {promised}");
+    assert!(longest([loose, Some(100 * MS)], Class::Interactive) < promised);
+}
+
 /// Who comes while nothing is computed has no step given up, so steps of a prompt alone stay long.
 #[test]
 fn who_comes_to_an_idle_engine_disturbs_nobody() {

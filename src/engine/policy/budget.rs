@@ -34,11 +34,13 @@ pub const MAX_SKIPS: usize = 4;
 /// prompt tokens, at 0.8 of the rate of the largest chunks.
 pub const STEP: Nanos = 65_000_000;
 
-/// So many times as long may prompts make a step while interactive requests wait for a place: who
-/// comes would not wait for the step anyway, and all wait less, since each step has its own cost
-/// (conversations on that CPU at less than half its speed got done in 62 to 66 s instead of 70 to 74,
-/// and with four times as long steps no sooner).
-const CROWDED: Nanos = 2;
+/// So many times as long may prompts make a step where each step's own cost weighs more than what
+/// somebody who comes may wait for it. While interactive requests wait for a place, who comes would not
+/// wait for the step anyway (conversations on that CPU at less than half its speed got done in 62 to
+/// 66 s instead of 70 to 74, and with four times as long steps no sooner). Where all answers have
+/// promises, these say how long is too long (a prompt of 1,500 tokens beside four answers, promised
+/// 150 ms there, came after 21.6 s instead of 23.2).
+const PATIENT: Nanos = 2;
 
 /// The most time of a step that holds prompts alone, while no answer is under way: it is given up for
 /// whoever comes. From 64 rows on, llama.cpp takes 0.7 to 0.8 of the time for each (a prompt of 1,500
@@ -152,14 +154,15 @@ impl SloBudget {
         &self.model
     }
 
-    /// The longest step, whatever is promised: `step` beyond its decodes, or more if many wait.
+    /// The longest step, whatever is promised: `step` beyond its decodes, or more where nobody is
+    /// worse off.
     fn cap(&self, load: &Load) -> Nanos {
         if load.lone > 0 {
             return self.lone_cap(load).max(self.step);
         }
         let decodes = if load.work.decodes > 0 { self.model.predict(&load.work) } else { 0 };
-        let step = if load.crowded { self.step.saturating_mul(CROWDED) } else { self.step };
-        step.saturating_add(decodes)
+        let patience = if load.crowded || load.promised { PATIENT } else { 1 };
+        self.step.saturating_mul(patience).saturating_add(decodes)
     }
 
     /// The longest step that is given up for whoever comes: what was earned for it, what the first
@@ -262,20 +265,22 @@ mod tests {
         assert!(budget.model.predict(&Work::default().with_prefill(allowance.tokens, 0)) <= STEP);
     }
 
-    /// Who waits for a place gains by longer steps, which break no promise.
+    /// Where others wait for a place, or all answers have promises, steps are longer and break none.
     #[test]
-    fn steps_are_longer_while_others_wait_for_a_place() {
-        let crowded = Load { crowded: true, ..load(8, 0) };
+    fn steps_are_longer_where_that_makes_nobody_wait() {
         let added = |load: &Load| {
             let (budget, Allowance { tokens, .. }) = settled(load);
             budget.model.prefill_seconds(tokens, 0)
         };
-        let usual = added(&Load { slack: None, crowded: false, ..crowded });
-        let loose = added(&Load { slack: None, ..crowded });
-        assert!(loose > 1.5 * usual && loose < 0.14, "{usual} {loose}");
-        let promised = Load { slack: Some(100 * MS), ..crowded };
-        let (budget, Allowance { tokens, .. }) = settled(&promised);
-        assert!(budget.model.predict_within(&promised.work.with_prefill(tokens, 0)) <= 100 * MS);
+        let loose = load(8, 5000 * MS);
+        let usual = added(&loose);
+        for longer in [Load { crowded: true, ..loose }, Load { promised: true, ..loose }] {
+            let added = added(&longer);
+            assert!(added > 1.5 * usual && added < 0.14, "{usual} {added}");
+            let tight = Load { slack: Some(100 * MS), ..longer };
+            let (budget, Allowance { tokens, .. }) = settled(&tight);
+            assert!(budget.model.predict_within(&tight.work.with_prefill(tokens, 0)) <= 100 * MS);
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Scheduler {
             room: if plan.rows.is_empty() { room } else { room.min(self.config.prefill_chunk) },
             lone: if self.live.iter().any(Sequence::is_decoding) { 0 } else { first },
             crowded: self.is_crowded(),
+            promised: self.is_promised(&order),
         };
         let allowance = self.policies[plan.adapter].prefill(&load);
         plan.budget = plan.decode_tokens + allowance.target;
@@ -80,6 +81,14 @@ impl Scheduler {
             let chunk = self.policies[plan.adapter].chunk(sequence.answer_len() > 0);
             left -= plan.append(sequence, left.min(chunk));
         }
+    }
+
+    /// Whether each answer under way has a promise, and the first of these prompts is an interactive
+    /// request's.
+    fn is_promised(&self, order: &[usize]) -> bool {
+        let first = order.first().map(|&index| Tier::of(&self.live[index]));
+        let mut answers = self.live.iter().filter(|sequence| sequence.is_decoding());
+        first == Some(Tier::Interactive) && answers.all(|sequence| sequence.tbt.is_some())
     }
 
     /// The first of these prompts that is of a lower tier than the very first.
