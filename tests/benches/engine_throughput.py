@@ -2,9 +2,9 @@
 
 Each runs in a process of its own on the same file with the same threads and as many sequences as
 there are streams, without an end token; they take turns, and the order changes from round to round,
-because machines are noisy. Ours is there as it is by default, and without `kv_unified`. The peer is `xllamacpp`, which embeds llama-server's engine, as it is by
-default and at its best of some batch sizes, with one KV buffer or parts; all are asked in the
-process, without HTTP between.
+because machines are noisy. Ours is there as it is by default, and without `kv_unified`. The peer is
+`xllamacpp`, which embeds llama-server's engine, as it is by default and at its best of some batch
+sizes, with one KV buffer or parts; all are asked in the process, without HTTP between.
 
 Run: python tests/benches/engine_throughput.py [--streams 1 4 8 16] [--rounds 5] [--tokens 64]
 """

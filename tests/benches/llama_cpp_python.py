@@ -1,15 +1,16 @@
 """Eight clients of the engine against eight clients of llama-cpp-python's `Llama`.
 
 Each client asks again once it has its answer, as a service's worker does. A `Llama` answers one
-request at a time, whoever asks, so its clients wait for a lock, as in its own server. Both are in
+request at a time, whoever asks, so its clients wait for a lock, as in its own server. All are in
 processes of their own on the same file with the same threads, greedy; ours is there as it is by
-default, and without `kv_unified`, since each of its clients needs no more than an eighth of the
-context. They take turns, and the order changes from round to round. Tokens are those that an answer reports; the latency is a
-client's, from asking to the last token.
+default, and without `kv_unified`, since no client needs more than an eighth of the context. They
+take turns, and the order changes from round to round. Tokens are those that an answer reports; the
+latency is a client's, from asking to the last token.
 
 Needs llama-cpp-python, which is no dependency of this package: `pip install llama-cpp-python`.
 
-Run: python tests/benches/llama_cpp_python.py [--model FILE] [--rounds 5] [--tokens 48] [--asks 3]
+Run: python tests/benches/llama_cpp_python.py [--model FILE] [--rounds 5] [--tokens 48]
+    [--asks 6]
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ Answer = Callable[[str, int], int]
 
 def ours(model: str, threads: int, *, unified: bool = True) -> Answer:
     """The engine of this package."""
-    config = EngineConfig(
-        ctx_size=CTX_SIZE, parallel=CLIENTS, threads=threads, kv_unified=unified
-    )
+    config = EngineConfig(ctx_size=CTX_SIZE, parallel=CLIENTS, threads=threads, kv_unified=unified)
     engine = Engine(model, config)
 
     def answer(prompt: str, tokens: int) -> int:
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--asks", type=int, default=3, help="requests of each client in a round")
+    parser.add_argument("--asks", type=int, default=6, help="requests of each client in a round")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     model = str(resolve(options.model))

@@ -272,24 +272,24 @@ fn faults(random: &mut ChaCha8Rng) -> BTreeMap<u64, DecodeFailure> {
 /// to the others, and nothing stays reserved.
 #[test]
 fn a_hundred_thousand_steps() {
-    simulate(EngineConfig::default());
+    simulate(true);
 }
 
 /// The same where each sequence has cells of its own: enough for the longest request, so that places
 /// are lost to others' classes alone.
 #[test]
 fn a_hundred_thousand_steps_in_parts() {
-    simulate(EngineConfig { kv_unified: false, ..EngineConfig::default() });
+    simulate(false);
 }
 
-/// A step for each in a world of small sizes; of the configuration, the kind of cells is taken.
-fn simulate(config: EngineConfig) {
+fn simulate(kv_unified: bool) {
     let mut random = ChaCha8Rng::seed_from_u64(42);
     let mut toy = Toy { faults: faults(&mut random), ..Toy::instant() };
     toy.info.adapters = ["formal", "pirate"].map(Arc::from).into();
     let toy = Arc::new(toy);
     let config = EngineConfig {
-        ctx_size: if config.kv_unified { 150 } else { 600 },
+        kv_unified,
+        ctx_size: if kv_unified { 150 } else { 600 },
         parallel: 4,
         batch_size: 24,
         prefill_chunk: 7,
@@ -299,7 +299,7 @@ fn simulate(config: EngineConfig) {
         host_cache_bytes: 6_000,
         step: 8 * ROW,
         lone_step: 40 * ROW,
-        ..config
+        ..EngineConfig::default()
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));
     let toy_decoder = ToyDecoder::new(&toy, config.decoder());
