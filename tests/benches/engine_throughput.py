@@ -6,7 +6,10 @@ because machines are noisy. Ours is there as it is by default, and without `kv_u
 `xllamacpp`, which embeds llama-server's engine, as it is by default and at its best of some batch
 sizes, with one KV buffer or parts; all are asked in the process, without HTTP between.
 
-Run: python tests/benches/engine_throughput.py [--streams 1 4 8 16] [--rounds 5] [--tokens 64]
+All prompts come at once. `decode` is the answers' tokens a second while all of them are under way,
+`all` those from the beginning to the end, prompts and stragglers included.
+
+Run: python tests/benches/engine_throughput.py [--streams 1 4 8 16] [--rounds 5] [--tokens 128]
 """
 
 from __future__ import annotations
@@ -16,66 +19,22 @@ import itertools
 import multiprocessing
 import statistics
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from latency import peers
-from latency.peers import DEFAULT, Setting, Size, add_tuned
-from ryot_metrics import SamplingParams
+from latency.client import Answer, Peer, makespan, play
+from latency.peers import DEFAULT, Ours, Setting, Size, Xllamacpp, add_tuned
+from latency.trace import Ask
 from ryot_metrics.models import resolve
 
 CTX_SIZE = 8192
 
-
-class Peer(Protocol):
-    """Something that answers prompts at once."""
-
-    def run(self, prompts: list[str], tokens: int) -> None:
-        """Answers all prompts with exactly so many tokens each."""
-
-
-class Ours(peers.Ours):
-    """The engine of this package."""
-
-    def run(self, prompts: list[str], tokens: int) -> None:
-        """Answers all prompts."""
-        params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
-        for completion in self.engine.generate(prompts, params):
-            assert completion.token_count == tokens
-
-
-class Xllamacpp(peers.Xllamacpp):
-    """llama-server's engine."""
-
-    def run(self, prompts: list[str], tokens: int) -> None:
-        """Answers all prompts, one thread each."""
-
-        def answer(prompt: str) -> None:
-            body = {
-                "prompt": prompt,
-                "max_tokens": tokens,
-                "temperature": 0.0,
-                "ignore_eos": True,
-                "cache_prompt": False,
-            }
-            result = self.server.handle_completions(body)
-            counts.append(result["usage"]["completion_tokens"])
-
-        counts: list[int] = []
-        threads = [threading.Thread(target=answer, args=(prompt,)) for prompt in prompts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert counts == [tokens] * len(prompts), counts
-
+Rates = dict[str, float]
+"""Tokens a second, by what is counted."""
 
 OURS = {"ryot-metrics": True, "ryot-metrics, parts": False}
 """Ours by name: whether its KV cells are unified."""
@@ -93,11 +52,11 @@ class Worker:
         theirs.close()
         self._pipe.recv()
 
-    def measure(self, number: int, tokens: int) -> float:
-        """A round: answers a second of so many tokens each, in tokens."""
+    def measure(self, number: int, tokens: int) -> Rates:
+        """A round of answers of so many tokens each."""
         self._pipe.send((number, tokens))
-        rate: float = self._pipe.recv()
-        return rate
+        rates: Rates = self._pipe.recv()
+        return rates
 
     def close(self) -> None:
         """Ends the process."""
@@ -115,30 +74,35 @@ def _serve(
         engine = Ours(model, threads, size, unified=OURS[setting])
     else:
         engine = Xllamacpp(model, threads, size, setting)
-    engine.run(["Warm up."], 4)
-    pipe.send(0.0)
+    play(engine, [Ask(0.0, "Warm up.", 4)])
+    pipe.send(None)
     while True:
         number, tokens = pipe.recv()
-        prompts = [
-            f"Round {number}, story {index}: once upon a time in a small town by the sea, there "
-            "lived a clockmaker who could not sleep, because"
-            for index in range(streams)
-        ]
-        started = time.perf_counter()
-        engine.run(prompts, tokens)
-        pipe.send(streams * tokens / (time.perf_counter() - started))
+        text = "once upon a time in a small town by the sea, there lived a clockmaker who could not"
+        prompts = [f"Round {number}, story {index}: {text}" for index in range(streams)]
+        pipe.send(rates(play(engine, [Ask(0.0, prompt, tokens) for prompt in prompts])))
+
+
+def rates(answers: Sequence[Answer]) -> Rates:
+    """Tokens a second, while all of these are under way and from the first to the last."""
+    assert all(answer.completed for answer in answers), answers
+    since = max(answer.stamps[0] for answer in answers)
+    until = min(answer.stamps[-1] for answer in answers)
+    meanwhile = sum(since < stamp <= until for answer in answers for stamp in answer.stamps)
+    tokens = sum(answer.ask.tokens for answer in answers)
+    return {"decode": meanwhile / (until - since), "all": tokens / makespan(answers)}
 
 
 def best(
     start: Callable[[Setting], Worker], settings: Sequence[Setting], tokens: int
 ) -> Setting | None:
     """The setting with which the peer is fastest in one round; None of none."""
-    rates: dict[Setting, float] = {}
+    found: dict[Setting, float] = {}
     for setting in settings:
         worker = start(setting)
-        rates[setting] = worker.measure(0, tokens)
+        found[setting] = worker.measure(0, tokens)["decode"]
         worker.close()
-    return max(rates, key=rates.__getitem__, default=None)
+    return max(found, key=found.__getitem__, default=None)
 
 
 def main() -> None:
@@ -146,14 +110,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8, 16])
     add_tuned(parser)
     arguments = parser.parse_args()
     model, tokens = str(resolve(arguments.model)), arguments.tokens
     errors = Console(stderr=True)
-    table = Table("streams", "ours", "peer", "tok/s", "peer tok/s", "ratio", "ratio min - max")
+    columns = ("streams", "tok/s", "ours", "peer", "of ours", "of the peer", "ratio", "min - max")
+    table = Table(*columns)
     for streams in arguments.streams:
 
         def start(setting: Setting | str, streams: int = streams) -> Worker:
@@ -164,7 +129,7 @@ def main() -> None:
         tuned = best(start, arguments.tuned, tokens)
         if tuned:
             workers[f"tuned, {tuned}"] = start(tuned)
-        rates: dict[str, list[float]] = {name: [] for name in workers}
+        measured: dict[str, list[Rates]] = {name: [] for name in workers}
         for number in track(
             range(1, arguments.rounds + 1),
             f"{streams} streams",
@@ -172,14 +137,16 @@ def main() -> None:
             disable=not sys.stderr.isatty(),
         ):
             for name in sorted(workers, reverse=number % 2 == 1):
-                rates[name].append(workers[name].measure(number, tokens))
+                measured[name].append(workers[name].measure(number, tokens))
         for worker in workers.values():
             worker.close()
-        ours = {name: rates.pop(name) for name in OURS}
-        for (own, mine), (name, theirs) in itertools.product(ours.items(), rates.items()):
+        theirs_of = {name: measured[name] for name in measured if name not in OURS}
+        for what, own, name in itertools.product(("decode", "all"), OURS, theirs_of):
+            mine, theirs = ([one[what] for one in measured[who]] for who in (own, name))
             ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
             table.add_row(
                 str(streams),
+                what,
                 own,
                 name,
                 f"{statistics.median(mine):.1f}",

@@ -181,7 +181,7 @@ def test_without_unified_cells_each_sequence_has_its_part():
         text = r"50 tokens; the context \(ctx_size / parallel, without kv_unified\) .* room for 49"
         with pytest.raises(ValueError, match=text):
             engine.generate("x" * 50)
-        assert engine.generate("x" * 40)[0].token_count == 10
+        assert engine.generate("x" * 40).token_count == 10
         shared = engine.generate(["x" * 32 + letter for letter in "abcd"], FOUR)
         assert [one.cached_tokens for one in shared] == [32, 32, 32, 32]
 
