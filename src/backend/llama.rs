@@ -193,9 +193,7 @@ impl LlamaDecoder<'_> {
         }
         Ok(())
     }
-}
 
-impl LlamaDecoder<'_> {
     /// Forgets the rows of a batch that was broken off. llama.cpp does so for the graph that it broke
     /// off; where each sequence has a part of the cells, a batch is several, and those before stay.
     fn take_back(&mut self, rows: &[Row]) {

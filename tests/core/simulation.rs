@@ -201,9 +201,10 @@ fn check(request: &Request, finish: &Finish) -> &'static str {
 /// Time that a row takes.
 const ROW: u64 = 50_000;
 
-/// A decoder whose copies to the host fail now and then, in which something comes while it computes,
-/// and which checks what it is asked for.
-struct Strict<'a>(ToyDecoder<'a>, ChaCha8Rng, Arc<ManualClock>);
+/// A decoder whose copies, to the host and between parts, fail now and then, in which something comes while it computes,
+/// and which checks what it is asked for. The last says whether cells are unified: then nothing is
+/// copied, and sharing cannot fail.
+struct Strict<'a>(ToyDecoder<'a>, ChaCha8Rng, Arc<ManualClock>, bool);
 
 impl Strict<'_> {
     fn fails(&mut self, one_in: u32) -> bool {
@@ -247,6 +248,10 @@ impl Decoder for Strict<'_> {
     }
 
     fn share(&mut self, from: SeqId, to: SeqId, positions: Range<usize>) -> bool {
+        if !self.3 && self.fails(200) {
+            self.0.forget(to);
+            return false;
+        }
         self.0.share(from, to, positions)
     }
 
@@ -303,7 +308,7 @@ fn simulate(kv_unified: bool) {
     };
     let (ledger, clock) = (Arc::new(Ledger::default()), Arc::new(ManualClock::default()));
     let toy_decoder = ToyDecoder::new(&toy, config.decoder());
-    let mut decoder = Strict(toy_decoder, ChaCha8Rng::seed_from_u64(7), clock.clone());
+    let mut decoder = Strict(toy_decoder, ChaCha8Rng::seed_from_u64(7), clock.clone(), kv_unified);
     let (mut core, client) = Core::new(toy.clone(), config, ledger.clone(), clock.clone()).unwrap();
     let mut world = World { random, client, clock, live: Vec::new(), ended: BTreeMap::new() };
     for _ in 0..STEPS {

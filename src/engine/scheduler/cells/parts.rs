@@ -3,7 +3,7 @@
 //! A copy of hundreds of tokens takes as long as the computation of one or two, so it is made even of
 //! a block. Must not know: requests, classes, time.
 
-use super::{Cells, Op, State};
+use super::{Cells, Op, Slot, State};
 use crate::backend::{SeqId, Token};
 use crate::engine::scheduler::cells::idle::LEAST_OWN;
 use crate::engine::scheduler::host::common;
@@ -56,7 +56,7 @@ impl Cells {
         tokens: &[Token],
     ) -> Option<(SeqId, usize)> {
         let (seq, hit) = self.source(scope, tokens, None)?;
-        let is_free = |slot: &super::Slot| slot.state == State::Free;
+        let is_free = |slot: &Slot| slot.state == State::Free;
         if self.slots.iter().any(is_free) || self.least_idle(|_, _| true) != Some(seq) {
             return None;
         }
