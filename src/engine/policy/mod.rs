@@ -80,7 +80,7 @@ pub struct Load {
     pub lone: usize,
     /// Interactive requests wait for a place: who comes waits for one too, and not for the step.
     pub crowded: bool,
-    /// Each answer of this step has a promise, and the first prompt is an interactive request's.
+    /// Each answer under way has a promise, and the first prompt is an interactive request's.
     pub promised: bool,
 }
 
