@@ -8,6 +8,10 @@ environment would make cargo compile llama.cpp again each time, and would leave 
 that names a deleted `ninja`. So the tools are copied into the target directory once, and every
 build, whoever starts it, sees the same paths.
 
+llama.cpp is compiled for the processor of the machine that builds. For a wheel that goes elsewhere,
+`RYOT_BUILD_PORTABLE=1` makes a module for any x86-64-v3 processor (Intel's since 2013, AMD's since
+2015).
+
 Run a command in the same environment: `python build_backend/ryot_build.py cargo test`.
 """
 
@@ -16,13 +20,33 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+INSTRUCTIONS = {
+    "GGML_SSE42": {"sse4_2"},
+    "GGML_AVX": {"avx"},
+    "GGML_F16C": {"f16c"},
+    "GGML_FMA": {"fma"},
+    "GGML_BMI2": {"bmi2"},
+    "GGML_AVX2": {"avx2"},
+    "GGML_AVX_VNNI": {"avx_vnni"},
+    "GGML_AVX512": {"avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"},
+    "GGML_AVX512_VBMI": {"avx512vbmi"},
+    "GGML_AVX512_VNNI": {"avx512_vnni"},
+    "GGML_AVX512_BF16": {"avx512_bf16"},
+}
+"""ggml's options for x86-64, and what Linux calls the instructions that each needs."""
+PORTABLE = {"sse4_2", "avx", "f16c", "fma", "bmi2", "avx2"}
+"""The instructions of x86-64-v3 among these."""
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def target_dir() -> Path:
@@ -77,7 +101,37 @@ def environment() -> dict[str, str]:
     env.setdefault("LIBCLANG_PATH", str(libclang))
     if include := _gcc_file("include"):  # the libclang wheel has no stddef.h of its own
         env.setdefault("BINDGEN_EXTRA_CLANG_ARGS", f"-I{include}")
+    # The build script always watches this variable, but the options below only once it saw them.
+    env.setdefault("LLAMA_LIB_PROFILE", "Release")
+    present = _instructions(env)
+    for option, needed in INSTRUCTIONS.items():
+        env.setdefault(option, "ON" if needed <= present else "OFF")
+    _forget_other_options(env)
     return env
+
+
+def _instructions(env: Mapping[str, str]) -> set[str]:
+    """The instructions that llama.cpp may use, as far as `INSTRUCTIONS` knows them."""
+    if env.get("RYOT_BUILD_PORTABLE", "") not in ("", "0"):
+        return PORTABLE
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:  # not Linux
+        return PORTABLE
+    flags = [line.partition(":")[2].split() for line in lines if line.startswith("flags")]
+    # Cores may differ: what all of them have.
+    return set.intersection(*map(set, flags)) if flags else PORTABLE
+
+
+def _forget_other_options(env: Mapping[str, str]) -> None:
+    """Removes the caches of CMake that were made for other instructions.
+
+    The build script does not configure anew where there is a cache, whatever the options.
+    """
+    for cache in target_dir().glob("**/build/llama-cpp-sys-2-*/out/build/CMakeCache.txt"):
+        entries = dict(re.findall(r"^(GGML_\w+):BOOL=(\w+)$", cache.read_text(), re.MULTILINE))
+        if any(entries.get(option) != env[option] for option in INSTRUCTIONS):
+            cache.unlink()
 
 
 def _gcc_file(name: str) -> Path | None:

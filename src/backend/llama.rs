@@ -5,6 +5,7 @@
 //! contexts made at once. Must not know: requests, scheduling, sampling.
 
 mod halt;
+mod processor;
 mod stage;
 mod state;
 
@@ -64,6 +65,7 @@ impl Llama {
     /// [`Error::ModelNotFound`], or [`Error::ModelLoad`] with the reason.
     pub fn load(path: &Path, gpu_layers: Option<u32>, adapters: &[Adapter]) -> Result<Self> {
         check_file(path)?;
+        check_processor(path)?;
         let layers = gpu_layers.unwrap_or(if gpu().is_some() { ALL_LAYERS } else { 0 });
         let params = LlamaModelParams::default().with_n_gpu_layers(layers);
         let refused = |_| Error::ModelLoad {
@@ -378,8 +380,25 @@ fn check_file(path: &Path) -> Result<()> {
     }
 }
 
-/// The GPUs that llama.cpp was built for and has found.
+/// That llama.cpp would not end the process with an illegal instruction.
+fn check_processor(path: &Path) -> Result<()> {
+    let lacking = processor::lacking();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "this module was built for a processor with {}, which this one lacks; build it on this \
+         machine, or with RYOT_BUILD_PORTABLE=1",
+        lacking.join(", ")
+    );
+    Err(Error::ModelLoad { path: path.to_owned(), reason })
+}
+
+/// The GPUs that llama.cpp was built for and has found; none where it cannot run.
 fn gpus() -> Vec<LlamaBackendDevice> {
+    if !processor::lacking().is_empty() {
+        return Vec::new();
+    }
     backend(); // devices register with it
     let gpus = [LlamaBackendDeviceType::Gpu, LlamaBackendDeviceType::IntegratedGpu];
     let mut devices = list_llama_ggml_backend_devices();
