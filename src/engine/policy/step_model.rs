@@ -56,6 +56,8 @@ pub fn chunk_cells(tokens: usize, base: usize) -> usize {
 /// Parts of a step's duration: fixed, per token, per row with logits, per KV cell in a step of few
 /// rows, per KV cell in one of many.
 const PARTS: usize = 5;
+const FEW: usize = 3;
+const MANY: usize = 4;
 type Vector = [f64; PARTS];
 
 /// Seconds per part, before anything was seen: measured with `SmolLM2-135M` (`Q4_1`) on 2 threads,
@@ -74,6 +76,10 @@ const FORGETTING: f64 = 0.9;
 /// Variance of a factor at the start, in units of the variance of a step's relative duration:
 /// 50 % against 10 %, squared.
 const OPEN: f64 = 25.0;
+
+/// How much the factors of a cell's two prices have to do with each other at the start: a machine that
+/// reads cells faster in steps of few rows does so in those of many, which might never be tried else.
+const RELATED: f64 = 0.9;
 
 /// The least factor: what was never seen to cost anything keeps a trace of a price, so that no
 /// budget is infinite. A thousandth of the prior is below any device's.
@@ -124,14 +130,10 @@ pub struct StepModel {
 
 impl Default for StepModel {
     fn default() -> Self {
-        let row = |i| std::array::from_fn(|j| if i == j { OPEN } else { 0.0 });
-        Self {
-            pace: 1.0,
-            factors: [1.0; PARTS],
-            covariance: std::array::from_fn(row),
-            margin: MARGIN.0,
-            outliers: (0.0, 0),
-        }
+        let mut covariance = [[0.0; PARTS]; PARTS];
+        (0..PARTS).for_each(|i| covariance[i][i] = OPEN);
+        (covariance[FEW][MANY], covariance[MANY][FEW]) = (RELATED * OPEN, RELATED * OPEN);
+        Self { pace: 1.0, factors: [1.0; PARTS], covariance, margin: MARGIN.0, outliers: (0.0, 0) }
     }
 }
 
@@ -327,6 +329,18 @@ mod tests {
         }
         let error = relative_error(&model, &machine, &work);
         assert!(error < 0.12, "{error}");
+    }
+
+    /// Long steps would never be tried if their cells were thought dear.
+    #[test]
+    fn cheap_cells_in_steps_of_few_rows_are_expected_in_those_of_many() {
+        let mut model = StepModel::default();
+        let mut machine = Machine([10e6, 4.2e6, 1.2e6, 4e3, 0.0], 1);
+        for step in 0..60 {
+            let work = Work::default().with_prefill(12 + step % 7 * 8, 20 * step);
+            model.observe(&work, machine.nanos(&work));
+        }
+        assert!(model.factors[MANY] < 0.6, "{:?}", model.factors);
     }
 
     #[test]
