@@ -4,10 +4,11 @@ An ASGI service answers each request with 50 tokens, one piece of the body each,
 generator that computes a while for each token, as a tokenizer and a sampler do, and lets other
 requests run; so many clients at once wait for an answer and ask again. The work is chosen at the
 start so that the bare service has about 500 requests a second on one core. Then the same with the
-decorator on the generator, with the middleware around the app, and with both. Three more show what
-none of them can save: an async generator that passes another one on and does nothing else; the same
-with a context variable that is set for each step and reset, by which nested requests are found; and
-a middleware whose `send` passes each message on.
+decorator on the generator, with the middleware around the app, with both, and with a context in the
+app that is told each token. The floors show what none of the first three can save: an async
+generator that passes another one on and does nothing else; the same with a context variable that is
+set for each step and reset, by which nested requests are found; a middleware whose `send` passes
+each message on; and that around the first.
 
 Variants take turns; each turn is measured in CPU time of the thread against the bare turn of its
 round. The loss is a small difference of large numbers, so each variant is measured a second time
@@ -31,7 +32,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ryot_metrics import track_token_generation
+from ryot_metrics import InferenceContext, track_token_generation
 from ryot_metrics.middleware import InferenceMiddleware
 
 TOKENS = 50
@@ -62,8 +63,8 @@ def work(loops: int) -> bytes:
     return event
 
 
-def app_of(loops: int, decorate: Callable[[Any], Any]) -> Any:
-    """The service, with so much work for a token; the generator is decorated."""
+def tokens_of(loops: int) -> Callable[[], AsyncIterator[bytes]]:
+    """The generator of an answer's tokens, with so much work for each."""
     idle = work(1)
 
     async def tokens() -> AsyncIterator[bytes]:
@@ -71,12 +72,32 @@ def app_of(loops: int, decorate: Callable[[Any], Any]) -> Any:
             await asyncio.sleep(0)
             yield work(loops) if loops else idle
 
-    stream = decorate(tokens)
+    return tokens
+
+
+def app_of(loops: int, decorate: Callable[[Any], Any]) -> Any:
+    """The service, with so much work for a token; the generator is decorated."""
+    stream = decorate(tokens_of(loops))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(START)
         async for token in stream():
             await send({"type": "http.response.body", "body": token, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def app_in_context(loops: int) -> Any:
+    """The same service, whose tokens are told to a context."""
+    stream = tokens_of(loops)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        async with InferenceContext("gpt4", endpoint="/v1/chat/completions") as request:
+            async for token in stream():
+                request.token()
+                await send({"type": "http.response.body", "body": token, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     return app
@@ -119,14 +140,17 @@ def variants(loops: int) -> dict[str, Any]:
     """The service in all its forms."""
     track = track_token_generation(model="gpt4", endpoint="/v1/chat/completions")
     bare, decorated = app_of(loops, lambda function: function), app_of(loops, track)
+    passed_on = app_of(loops, relayed)
     scope: contextvars.ContextVar[Any] = contextvars.ContextVar("scope", default=None)
     return {
         "bare": bare,
-        "floor: a generator around it": app_of(loops, relayed),
+        "floor: a generator around it": passed_on,
         "floor: and a context variable": app_of(loops, lambda stream: relayed(stream, scope)),
         "decorator": decorated,
+        "context": app_in_context(loops),
         "floor: a `send` around it": Passing(bare),
         "middleware": InferenceMiddleware(bare),
+        "floor: both, empty": Passing(passed_on),
         "both": InferenceMiddleware(decorated),
     }
 

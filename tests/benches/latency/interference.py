@@ -20,7 +20,7 @@ def stall(peer: Peer, seed: int) -> Samples:
     """Four answers are under way when a cold prompt of 1,500 tokens comes."""
     random = Random(seed)
     asks = [
-        Ask(0.0, text(random, 24), 192, kind="stream", tbt_ms=150.0, ttft_ms=2_000.0)
+        Ask(0.0, text(random, 24), 192, kind="stream", tbt_ms=90.0, ttft_ms=2_000.0)
         for _ in range(4)
     ]
     asks.append(Ask(2.0, text(random, 1_500), 16, kind="long"))
