@@ -1,7 +1,15 @@
 """The native part of `ryot_metrics`; the docstrings are in the module itself."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any, Final, TypeAlias, final
@@ -13,6 +21,7 @@ from typing_extensions import Self, disjoint_base
 from ryot_metrics.client.families import Metric
 from ryot_metrics.client.timing import ExceptionCounter, InprogressTracker, Timer
 from ryot_metrics.fleet.server import NatsServer
+from ryot_metrics.runs import Run
 from ryot_metrics.tracking import Current
 
 __all__ = [
@@ -499,6 +508,18 @@ class Request:
     def charge(self, prompt: int, completion: int) -> None: ...
 
 MAX_COUNT: int
+
+@disjoint_base
+class AsyncStream:
+    def __new__(cls, stream: AsyncGenerator[Any, Any], begin: Callable[[], Run]) -> Self: ...
+    @property
+    def _stream(self) -> AsyncGenerator[Any, Any]: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[Any]: ...
+    def asend(self, value: Any) -> Awaitable[Any]: ...
+    def athrow(self, *error: Any) -> Awaitable[Any]: ...
+    def aclose(self) -> Awaitable[None]: ...
+    def _dropped(self) -> None: ...
 
 @disjoint_base
 class Exchange:

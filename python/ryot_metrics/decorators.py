@@ -50,17 +50,18 @@ def track_inference_request(
 ) -> Any:
     """Measures each call of a function as one request.
 
-    Works on functions, coroutine functions, generators and async generators; the decorated
-    function stays of its kind. A function that returns a generator, a coroutine, a future or
-    another awaitable is measured to the end of that, and so is one that returns an iterator that is
-    none of these, such as a `map` or a vendor's stream; a list, a string or a file is a result. In
-    place of such an iterator the caller gets one with the same attributes and of the same class to
-    `isinstance`, which cancels the request if it is closed or dropped before its end. Each item of
-    a stream counts as a token, unless the stream counts its tokens itself; an OpenAI-style chunk
-    without text is none. A result, or an item, tells its tokens by `token_count` and
-    `ttft_seconds`, or by an OpenAI-style `usage`, and that it was cut off by its `finish_reason`,
-    as attributes or keys. Nested decorators, contexts and engine calls join the outermost
-    one and count once. Exceptions pass unchanged.
+    Works on functions, coroutine functions, generators and async generators; the decorated function
+    stays of its kind. The body of an async generator runs in a copy of its consumer's context,
+    taken at its first step, as if it were a task. A function that returns a generator, a coroutine,
+    a future or another awaitable is measured to the end of that, and so is one that returns an
+    iterator that is none of these, such as a `map` or a vendor's stream; a list, a string or a file
+    is a result. In place of such an iterator the caller gets one with the same attributes and of
+    the same class to `isinstance`, which cancels the request if it is closed or dropped before its
+    end. Each item of a stream counts as a token, unless the stream counts its tokens itself; an
+    OpenAI-style chunk without text is none. A result, or an item, tells its tokens by `token_count`
+    and `ttft_seconds`, or by an OpenAI-style `usage`, and that it was cut off by its
+    `finish_reason`, as attributes or keys. Nested decorators, contexts and engine calls join the
+    outermost one and count once. Exceptions pass unchanged.
 
     Options that may be functions are called with the call's own arguments. One that raises, or
     answers nonsense, fails no request: it is logged once, and counted in
@@ -127,7 +128,7 @@ def _decorate(function: Any, options: Options) -> Any:
     opened = options.resolved(function, "streaming")
 
     def open_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-        outer = current_request()
+        outer = current_request() if current.get() is not None else None
         request = opened(args, kwargs) if outer is None else outer.part()
         return Run(request, options.token_count)
 

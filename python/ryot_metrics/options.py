@@ -41,7 +41,10 @@ class Options:
 
     def resolved(self, function: Callable[..., Any], mode: str) -> Callable[..., Request]:
         """A function that opens the request of a call with these `args` and `kwargs`."""
-        model, mode = self._model(function), self.mode(mode)
+        constant, model = self.constant(mode), self._model(function)
+        if constant is not None:
+            return lambda args, kwargs: constant()
+        mode = self.mode(mode)
 
         def open_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
             endpoint = _text(self.endpoint, "", args, kwargs)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ryot_metrics._ryot_metrics import Request
 from ryot_metrics.iterators import is_iterator, measured
-from ryot_metrics.streams import tracked, tracked_async
+from ryot_metrics.streams import AsyncStream, tracked
 from ryot_metrics.tracking import current, finish
 from ryot_metrics.usage import PLAIN, called, field, is_truncated, tokens_of_item, usage_of
 
@@ -106,7 +106,7 @@ def streamed(result: Any, run: Run) -> Any:
         return tracked(lambda: result, lambda *_: run)()
     if inspect.isasyncgen(result):
         run.request.streams()
-        return tracked_async(lambda: result, lambda *_: run)()
+        return AsyncStream(result, lambda: run)
     # The streams of OpenAI's, Anthropic's and similar clients keep their class, and read from this.
     inner = (field(result, "__dict__") or {}).get("_iterator")
     if inspect.isgenerator(inner) or inspect.isasyncgen(inner):

@@ -8,10 +8,13 @@ streams, so they spell out what `client.calls` does by objects.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable, Generator
 from contextvars import Token
+from functools import partial
+from types import AsyncGeneratorType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ryot_metrics._ryot_metrics import AsyncStream as _AsyncStream
 from ryot_metrics.tracking import Current, Scope, current
 
 if TYPE_CHECKING:
@@ -79,53 +82,70 @@ def tracked(function: Callable[..., Any], open_run: OpenRun) -> Callable[..., An
 
 
 def tracked_async(function: Callable[..., Any], open_run: OpenRun) -> Callable[..., Any]:
-    """The same for async generators, which have no `yield from`.
+    """The same for async generators, which have no `yield from`: in a context of their own.
 
     A frame does not tell that an async generator is suspended: while it awaits, tasks that its
-    consumer began may run. So the context variable is set for each step alone.
+    consumer began may run. So its steps are run in a copy of its consumer's context, taken when it
+    begins, in which the context variable is set.
+    """
+    return _Function(function, open_run)
+
+
+class AsyncStream(_AsyncStream):
+    """An async generator, measured; to `isinstance` and `inspect` it is still one.
+
+    Args:
+        stream: The generator.
+        begin: Begins the request, at the first step.
     """
 
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        run = open_run(args, kwargs)
-        request, counted = run.request, run.counted
-        gave, resumed = request.item, request.resumed
-        token: Any = _set_current(request)  # None in the consumer's time
-        try:
-            resumed()
-            stream = function(*args, **kwargs)
-            send, value = stream.asend, None
-            step = send
-            while True:
-                try:
-                    item = await step(value)
-                except StopAsyncIteration:
-                    break
-                token = _reset_current(token)
-                if type(item) in counted:
-                    gave()
-                else:
-                    run.produced(item)
-                step = send
-                try:
-                    value = yield item
-                except GeneratorExit:
-                    token = _set_current(request)
-                    resumed()
-                    await stream.aclose()
-                    raise
-                except BaseException as error:
-                    step, value = stream.athrow, error
-                token = _set_current(request)
-                resumed()
-        except BaseException as error:
-            if token is not None:
-                _reset_current(token)
-            run.end(error)
-            raise
-        _reset_current(token)
-        run.end(None)
+    __slots__ = ()
 
-    return wrapper
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return AsyncGeneratorType
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __repr__(self) -> str:
+        return repr(self._stream)
+
+    def __del__(self) -> None:
+        self._dropped()
+
+
+class _Function:
+    """Calls an async generator function; to `isinstance` and `inspect` it is still one.
+
+    No generator of Python's, since each of its steps costs as much as all the rest.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_ryot_function", "_ryot_open")
+
+    def __init__(self, function: Callable[..., Any], open_run: OpenRun) -> None:
+        self._ryot_function = function
+        self._ryot_open = open_run
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return FunctionType
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        stream = self._ryot_function(*args, **kwargs)
+        return AsyncStream(stream, partial(self._ryot_open, args, kwargs))
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ryot_function, name)
+
+    def __repr__(self) -> str:
+        return repr(self._ryot_function)
+
+    def __reduce__(self) -> Any:
+        return self.__qualname__  # by name, as functions are
 
 
 def _enter(scope: Scope) -> Token[Current] | None:

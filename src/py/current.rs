@@ -55,6 +55,11 @@ impl Variable {
         self.get.bind(py).call0()
     }
 
+    /// Sets it here.
+    pub(super) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.set.bind(value.py()).call1((value,)).map(drop)
+    }
+
     /// The frame of the running code, or of its caller at this depth, if it is a generator's:
     /// such a frame can be suspended, and what runs then is its consumer.
     fn generator(&self, py: Python<'_>, depth: u32) -> PyResult<Option<Py<PyAny>>> {

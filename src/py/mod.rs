@@ -5,6 +5,7 @@
 #![allow(clippy::doc_markdown, clippy::doc_link_with_quotes)]
 
 mod asked;
+mod awaitable;
 mod block;
 mod boundary;
 mod callbacks;
@@ -32,6 +33,7 @@ mod request;
 mod sampling;
 mod serve;
 mod settings;
+mod stream;
 mod uds;
 mod values;
 
@@ -96,6 +98,8 @@ mod _ryot_metrics {
     use super::serve::{PyServer, choose_coding, compress};
     #[pymodule_export]
     use super::settings::apply_settings;
+    #[pymodule_export]
+    use super::stream::PyAsyncStream;
     #[pymodule_export]
     use super::uds::PyUdsServer;
 

@@ -178,12 +178,12 @@ impl PyRequest {
     }
 
     /// Production goes on after the consumer's own time.
-    fn resumed(&self) {
+    pub(super) fn resumed(&self) {
         self.request.resumed(self.request.now());
     }
 
     /// Production gave an item, which is a token unless that was counted already.
-    fn item(&self) {
+    pub(super) fn item(&self) {
         self.request.produced(self.request.now(), 1);
     }
 

@@ -5,9 +5,9 @@ generator that computes a while for each token, as a tokenizer and a sampler do,
 requests run; so many clients at once wait for an answer and ask again. The work is chosen at the
 start so that the bare service has about 500 requests a second on one core. Then the same with the
 decorator on the generator, with the middleware around the app, with both, and with a context in the
-app that is told each token. The floors show what none of the first three can save: an async
-generator that passes another one on and does nothing else; the same with a context variable that is
-set for each step and reset, by which nested requests are found; a middleware whose `send` passes
+app that is told each token. The floors show what wrappers cost that are written in Python and do
+nothing: an async generator that passes another one on; the same with a context variable that is set
+for each step and reset, by which nested requests could be found; a middleware whose `send` passes
 each message on; and that around the first.
 
 Variants take turns; each turn is measured in CPU time of the thread against the bare turn of its
