@@ -88,6 +88,7 @@ struct Object<A> {
 enum Phase {
     New,
     Begun,
+    Running,
     Over,
 }
 
@@ -191,53 +192,64 @@ impl<A: Around> Object<A> {
         unsafe { &*object.cast::<Self>() }
     }
 
-    /// What is awaited, and the context; begins before the first step.
-    #[allow(clippy::type_complexity)]
-    fn begun<'py>(
+    /// Begins before the first step. A step that runs keeps others off, and with them what it
+    /// refers to alive.
+    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        match self.phase.replace(Phase::Running) {
+            Phase::New => match self.around.begins(py) {
+                Ok(context) => self.context.set(context.map_or(null_mut(), Bound::into_ptr)),
+                Err(error) => {
+                    self.phase.set(Phase::Over);
+                    return Err(error);
+                }
+            },
+            Phase::Begun => {}
+            Phase::Running => return Err(running()),
+            Phase::Over => {
+                self.phase.set(Phase::Over);
+                return Err(PyRuntimeError::new_err("cannot await the same step again"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does something with what is awaited, in its context, while it is running.
+    fn within<'py, R>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<(Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>)> {
-        match self.phase.get() {
-            Phase::New => {
-                self.phase.set(Phase::Over); // unless it comes to more
-                let context = self.around.begins(py)?;
-                self.phase.set(Phase::Begun);
-                self.context.set(context.clone().map_or(null_mut(), Bound::into_ptr));
-                Ok((None, context))
+        work: impl FnOnce(Borrowed<'_, 'py, PyAny>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let work = || {
+            if self.inner.get().is_null() {
+                self.inner.set(iterator_of(self.around.awaited(py)?)?.into_ptr());
             }
-            Phase::Begun => Ok((owned(py, &self.inner), owned(py, &self.context))),
-            Phase::Over => Err(PyRuntimeError::new_err("cannot await the same step again")),
+            // SAFETY: the cell owns an object, and lets go of none that is running.
+            work(unsafe { Borrowed::from_ptr(py, self.inner.get()) })
+        };
+        // SAFETY: the same, or null.
+        match unsafe { Borrowed::from_ptr_or_opt(py, self.context.get()) } {
+            Some(context) => in_context(&context, work),
+            None => work(),
         }
     }
 
-    /// One step, begun by `step` in the context, once there is something to be awaited.
+    /// One step.
     fn step<'py>(
         &self,
         py: Python<'py>,
-        step: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Gave<'py>>,
+        step: impl FnOnce(Borrowed<'_, 'py, PyAny>) -> PyResult<Gave<'py>>,
     ) -> PyResult<Gave<'py>> {
-        let (inner, context) = self.begun(py)?;
-        let work = || {
-            let inner = if let Some(inner) = inner {
-                inner
-            } else {
-                let inner = iterator_of(self.around.awaited(py)?)?;
-                self.inner.set(inner.clone().into_ptr());
-                inner
-            };
-            step(&inner)
-        };
-        let gave = match context {
-            Some(context) => in_context(&context, work),
-            None => work(),
-        };
-        if !matches!(gave, Ok(Gave::Yield(_))) && self.phase.replace(Phase::Over) == Phase::Begun {
-            self.let_go(py);
-            match &gave {
-                Ok(Gave::Result(result)) => self.around.returned(result),
-                Ok(Gave::Yield(_)) => {}
-                Err(error) => self.around.failed(error.value(py)),
-            }
+        self.begin(py)?;
+        let gave = self.within(py, step);
+        if let Ok(Gave::Yield(_)) = gave {
+            self.phase.set(Phase::Begun);
+            return gave;
+        }
+        self.phase.set(Phase::Over);
+        self.let_go(py);
+        match &gave {
+            Ok(Gave::Result(result) | Gave::Yield(result)) => self.around.returned(result),
+            Err(error) => self.around.failed(error.value(py)),
         }
         gave
     }
@@ -252,10 +264,8 @@ impl<A: Around> Object<A> {
     }
 }
 
-/// Another reference to what a cell owns.
-fn owned<'py>(py: Python<'py>, cell: &Cell<*mut PyObject>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: it is an object that the cell owns, or null.
-    unsafe { Bound::from_borrowed_ptr_or_opt(py, cell.get()) }
+fn running() -> PyErr {
+    PyRuntimeError::new_err("the step is running already")
 }
 
 // What Python calls. Each is attached, and is given an object of its class; none may unwind.
@@ -362,25 +372,21 @@ unsafe extern "C" fn close<A: Around>(
 ) -> *mut PyObject {
     // SAFETY: Python keeps it alive.
     let (py, this) = unsafe { (Python::assume_attached(), Object::<A>::of(object)) };
-    let was = this.phase.replace(Phase::Over);
-    let (inner, context) = (owned(py, &this.inner), owned(py, &this.context));
-    let close = || {
+    let close = || this.within(py, |inner| inner.call_method0(intern!(py, "close")).map(drop));
+    let closed = match this.phase.replace(Phase::Running) {
         // What is closed before it begins may end what it is a step of: since 3.13 it does.
-        let inner = match was {
-            Phase::New => Some(iterator_of(this.around.awaited(py)?)?),
-            Phase::Begun | Phase::Over => inner,
-        };
-        inner.map_or(Ok(None), |inner| inner.call_method0(intern!(py, "close")).map(Some))
+        Phase::New => close(),
+        Phase::Begun => {
+            let closed = close();
+            this.around.closed(py);
+            closed
+        }
+        Phase::Running => return pointer_of(py, Err(running())),
+        Phase::Over => Ok(()),
     };
-    let closed = match context {
-        Some(context) => in_context(&context, close),
-        None => close(),
-    };
-    if was == Phase::Begun {
-        this.let_go(py);
-        this.around.closed(py);
-    }
-    pointer_of(py, closed.map(|_| py.None().into_bound(py)))
+    this.phase.set(Phase::Over);
+    this.let_go(py);
+    pointer_of(py, closed.map(|()| py.None().into_bound(py)))
 }
 
 unsafe extern "C" fn itself(object: *mut PyObject) -> *mut PyObject {
