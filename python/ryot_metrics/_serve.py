@@ -35,14 +35,18 @@ ENGINE_OPTIONS = (
     (None, "--overload", "where a promise cannot be kept: accept, relegate or reject"),
     (None, "--fairness-tokens", "weighted tokens that a user may be ahead of another"),
     (None, "--cache-sequences", "sequences that keep prefixes beside those that run"),
-    (None, "--idle-cells", "cells of cached prefixes past which these go to host memory"),
+    (
+        None,
+        "--idle-cells",
+        "cells of cached prefixes past which these go to host memory; 0 on a CPU, else all",
+    ),
     (None, "--host-cache-bytes", "host memory for prefixes and preempted requests"),
     ("-ngl", "--gpu-layers", "layers to keep on the GPU; all where there is one"),
 )
 
 ENGINE_FLAGS = ("--no-kv-unified", "--no-prefix-cache", "--isolate-tenants")
 
-_KINDS = {"--gpu-layers": int}
+_KINDS = {"--gpu-layers": int, "--idle-cells": int}
 
 OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (

@@ -111,10 +111,11 @@ pub struct EngineConfig {
     /// Sequences that keep cached prefixes beside the `parallel` that run. Default 56.
     pub cache_sequences: usize,
     /// Cells of cached prefixes past which the least worth go to the host's memory, although nobody
-    /// needs their cells: each cell in use costs every step time. Of one that shares more than seven
-    /// eighths with others, the rest is lost. Only where `host_cache_bytes` has room for a whole
-    /// context. Default 1024.
-    pub idle_cells: usize,
+    /// needs their cells: on a CPU each step has to pass over them. Of one that shares more than
+    /// seven eighths with others, the rest would be lost, so it stays until they have a quarter of
+    /// the context. Only where `host_cache_bytes` has room for a whole context. Default: none on a
+    /// CPU, and all on a GPU, which fetches each run of cells by a transfer of its own.
+    pub idle_cells: Option<usize>,
     /// Bytes of the host's memory for prefixes that left the KV cache and for preempted requests;
     /// 0 computes them again. Default 512 MiB.
     pub host_cache_bytes: u64,
@@ -140,7 +141,7 @@ impl Default for EngineConfig {
             prefix_cache: true,
             isolate_tenants: false,
             cache_sequences: 56,
-            idle_cells: 1024,
+            idle_cells: None,
             host_cache_bytes: 512 << 20,
         }
     }
@@ -167,7 +168,7 @@ impl EngineConfig {
         check("threads", self.threads, 0, 1024)?;
         check("max_queue", self.max_queue, 0, 1 << 20)?;
         check("cache_sequences", self.cache_sequences, 0, MAX_PARALLEL)?;
-        check("idle_cells", self.idle_cells, 0, 1 << 24)
+        check("idle_cells", self.idle_cells.unwrap_or(0), 0, 1 << 24)
     }
 
     /// The most tokens of a prompt and its answer, and what they are called in an error.
@@ -201,7 +202,8 @@ impl EngineConfig {
     /// a cell; none if it is not known.
     pub(super) fn idle_limit(&self, bytes: Option<u64>) -> usize {
         let context = bytes.unwrap_or(0) * self.ctx_size as u64;
-        if self.host_cache_bytes > context { self.idle_cells } else { self.ctx_size }
+        let idle = self.idle_cells.filter(|_| self.host_cache_bytes > context);
+        idle.unwrap_or(self.ctx_size)
     }
 
     /// The decoder that such an engine needs.

@@ -77,6 +77,9 @@ impl Core {
         if !info.interruptible {
             config.lone_step = config.step;
         }
+        if info.device == "cpu" {
+            config.idle_cells.get_or_insert(0);
+        }
         let core = Self {
             model: Arc::clone(&model),
             observer: Arc::clone(&observer),

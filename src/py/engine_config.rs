@@ -47,8 +47,9 @@ use crate::error::{Error, Result};
 ///     cache_sequences: Sequences that keep cached prefixes beside the `parallel` that run, at
 ///         most 256. Default 56.
 ///     idle_cells: Cells of cached prefixes past which the least worth go to the host's memory,
-///         although nobody needs their cells: each cell in use costs every step time. Only where
-///         `host_cache_bytes` has room for a whole context. Default 1024.
+///         although nobody needs their cells: on a CPU each step has to pass over them. One that
+///         shares most of its cells with others stays until a quarter of the context is idle. Only
+///         where `host_cache_bytes` has room for a whole context. Default: 0 on a CPU, all on a GPU.
 ///     host_cache_bytes: Bytes of the host's memory for prefixes that left the KV cache and for
 ///         preempted requests; 0 computes them again. Default 512 MiB.
 ///
@@ -147,7 +148,7 @@ impl PyEngineConfig {
             prefix_cache,
             isolate_tenants,
             cache_sequences: size("cache_sequences", cache_sequences, default.cache_sequences)?,
-            idle_cells: size("idle_cells", idle_cells, default.idle_cells)?,
+            idle_cells: idle_cells.map(|cells| size("idle_cells", Some(cells), 0)).transpose()?,
             host_cache_bytes: whole(
                 "host_cache_bytes",
                 host_cache_bytes,
@@ -256,7 +257,7 @@ impl PyEngineConfig {
     }
 
     #[getter]
-    fn idle_cells(&self) -> usize {
+    fn idle_cells(&self) -> Option<usize> {
         self.config.idle_cells
     }
 
@@ -287,7 +288,7 @@ impl PyEngineConfig {
             ("prefix_cache", flag(self.prefix_cache()).to_owned()),
             ("isolate_tenants", flag(self.isolate_tenants()).to_owned()),
             ("cache_sequences", self.cache_sequences().to_string()),
-            ("idle_cells", self.idle_cells().to_string()),
+            ("idle_cells", self.idle_cells().map_or("None".into(), |cells| cells.to_string())),
             ("host_cache_bytes", self.host_cache_bytes().to_string()),
         ];
         let fields = fields.map(|(name, value)| format!("{name}={value}"));

@@ -448,7 +448,7 @@ fn evicted_prefixes_come_back_from_the_host() {
 #[test]
 fn idle_prefixes_leave_the_cells() {
     for (cell_bytes, cells) in [(None, 33), (Some(1 << 20), 33), (Some(100 << 20), 66)] {
-        let config = EngineConfig { idle_cells: 40, ..config() };
+        let config = EngineConfig { idle_cells: Some(40), ..config() };
         let scheduler = Scheduler::new(config, true, ADAPTERS, cell_bytes);
         let mut desk = Desk { scheduler, now: 0, done: HashSet::new() };
         for id in 1..=2 {
@@ -465,28 +465,31 @@ fn idle_prefixes_leave_the_cells() {
     }
 }
 
-/// Of prefixes that are nearly the same, one leaves the cells as a copy, and serves for all.
+/// What little prefixes have beside a long one that they share stays where they are; where there is
+/// too much of it, one leaves as a copy, and serves for all.
 #[test]
 fn idle_prefixes_that_are_shared_leave_the_cells_once() {
-    let mut desk = Desk::new(EngineConfig { idle_cells: 0, ctx_size: 400, ..config() });
-    let like = |end| [&prompt(1, 72)[..], &[end; 9]].concat();
-    for id in 1..=3 {
-        desk.submit(id, like(id as Token), 1, &Terms::default());
-    }
-    while desk.done.len() < 3 {
+    for (ctx_size, used, host, evicted, hit) in [(400, 99, 0, 0, 81), (300, 0, 100, 18, 72)] {
+        let mut desk = Desk::new(EngineConfig { idle_cells: Some(0), ctx_size, ..config() });
+        let like = |end| [&prompt(1, 72)[..], &[end; 9]].concat();
+        for id in 1..=3 {
+            desk.submit(id, like(id as Token), 1, &Terms::default());
+        }
+        while desk.done.len() < 3 {
+            desk.step();
+        }
         desk.step();
+        assert_eq!((desk.scheduler.used_cells(), desk.scheduler.host_bytes()), (used, host));
+        assert_eq!(desk.scheduler.take_evicted(), evicted, "the ends of two");
+        desk.submit(4, [&like(1)[..], &[5]].concat(), 1, &Terms::default());
+        assert_eq!(desk.step().admitted[0].hit, hit);
     }
-    desk.step();
-    assert_eq!((desk.scheduler.used_cells(), desk.scheduler.host_bytes()), (0, 100));
-    assert_eq!(desk.scheduler.take_evicted(), 2 * 9, "the ends of two");
-    desk.submit(4, like(4), 1, &Terms::default());
-    assert_eq!(desk.step().admitted[0].hit, 72);
 }
 
 /// A copy of a longer sequence takes the place of those of its beginnings.
 #[test]
 fn a_longer_copy_serves_for_the_shorter() {
-    let mut desk = Desk::new(EngineConfig { idle_cells: 0, ..config() });
+    let mut desk = Desk::new(EngineConfig { idle_cells: Some(0), ..config() });
     let lengths = [40, 60, 80];
     for (id, length) in (1..).zip(lengths) {
         desk.submit(id, prompt(1, length), 1, &Terms::default());

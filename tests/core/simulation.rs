@@ -300,7 +300,7 @@ fn simulate(kv_unified: bool) {
         prefill_chunk: 7,
         max_queue: 6,
         cache_sequences: 3,
-        idle_cells: 60,
+        idle_cells: Some(60),
         host_cache_bytes: 6_000,
         step: 8 * ROW,
         lone_step: 40 * ROW,

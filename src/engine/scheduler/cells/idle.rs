@@ -9,6 +9,9 @@ use crate::engine::scheduler::radix::{BLOCK, Scope};
 /// The least part of a sequence that nobody else holds for which a copy is made of the whole.
 pub(super) const LEAST_OWN: f64 = 0.125;
 
+/// This part of all cells may idle slots keep of which a part would be lost.
+const KEPT: f64 = 0.25;
+
 impl Cells {
     /// No request computes in this slot any more; it keeps its tokens, which `seconds` of prefill
     /// have cost. What is parked goes last.
@@ -27,20 +30,29 @@ impl Cells {
     }
 
     /// Moves idle slots to the host until they keep no more cells than they may. What a slot has
-    /// for itself is lost if it is less than [`LEAST_OWN`] of it: the copy would repeat the rest.
+    /// for itself is lost if it is less than [`LEAST_OWN`] of it, since the copy would repeat the rest:
+    /// only where they keep more than [`KEPT`] of all cells.
     pub(super) fn thin(&mut self) {
-        let movable = |cells: &Self, seq| {
-            let slot = &cells.slots[seq as usize];
-            let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
-            !waited_for && slot.length() >= MIN_TOKENS && cells.exclusive(seq) > 0
+        let is_worth_it = |cells: &Self, seq| {
+            let (own, length) = (cells.exclusive(seq), cells.slots[seq as usize].length());
+            own as f64 >= LEAST_OWN * length as f64
         };
+        let kept = self.idle_limit.max((self.capacity as f64 * KEPT) as usize);
         while self.has_tree() && self.used() - self.live() > self.idle_limit {
+            let may_lose = self.used() - self.live() > kept;
+            let movable = |cells: &Self, seq| {
+                let slot = &cells.slots[seq as usize];
+                let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
+                !waited_for
+                    && slot.length() >= MIN_TOKENS
+                    && cells.exclusive(seq) > 0
+                    && (may_lose || is_worth_it(cells, seq))
+            };
             let Some(seq) = self.least_idle(movable) else { return };
-            let (own, length) = (self.exclusive(seq), self.slots[seq as usize].length());
-            if own as f64 >= LEAST_OWN * length as f64 {
+            if is_worth_it(self, seq) {
                 self.evict(seq);
             } else {
-                self.evicted += own;
+                self.evicted += self.exclusive(seq);
                 self.forget(seq);
             }
         }
