@@ -112,8 +112,8 @@ pub struct EngineConfig {
     pub cache_sequences: usize,
     /// Cells of cached prefixes past which the least worth go to the host's memory, although nobody
     /// needs their cells: on a CPU each step has to pass over them. Of one that shares more than
-    /// seven eighths with others, the rest would be lost, so it stays until they have a quarter of
-    /// the context. Only where `host_cache_bytes` has room for a whole context. Default: none on a
+    /// seven eighths with others, the rest is lost; not while a request computes with what is shared,
+    /// until a quarter of the context is idle. Only where `host_cache_bytes` has room for a whole context. Default: none on a
     /// CPU, and all on a GPU, which fetches each run of cells by a transfer of its own.
     pub idle_cells: Option<usize>,
     /// Bytes of the host's memory for prefixes that left the KV cache and for preempted requests;

@@ -47,8 +47,7 @@ use crate::error::{Error, Result};
 ///     cache_sequences: Sequences that keep cached prefixes beside the `parallel` that run, at
 ///         most 256. Default 56.
 ///     idle_cells: Cells of cached prefixes past which the least worth go to the host's memory,
-///         although nobody needs their cells: on a CPU each step has to pass over them. One that
-///         shares most of its cells with others stays until a quarter of the context is idle. Only
+///         although nobody needs their cells: on a CPU each step has to pass over them. Only
 ///         where `host_cache_bytes` has room for a whole context. Default: 0 on a CPU, all on a GPU.
 ///     host_cache_bytes: Bytes of the host's memory for prefixes that left the KV cache and for
 ///         preempted requests; 0 computes them again. Default 512 MiB.

@@ -31,31 +31,40 @@ impl Cells {
 
     /// Moves idle slots to the host until they keep no more cells than they may. What a slot has
     /// for itself is lost if it is less than [`LEAST_OWN`] of it, since the copy would repeat the rest:
-    /// only where they keep more than [`KEPT`] of all cells.
+    /// not while somebody computes with that, unless there is more than [`KEPT`] of it.
     pub(super) fn thin(&mut self) {
-        let is_worth_it = |cells: &Self, seq| {
-            let (own, length) = (cells.exclusive(seq), cells.slots[seq as usize].length());
-            own as f64 >= LEAST_OWN * length as f64
-        };
         let kept = self.idle_limit.max((self.capacity as f64 * KEPT) as usize);
         while self.has_tree() && self.used() - self.live() > self.idle_limit {
-            let may_lose = self.used() - self.live() > kept;
+            let much = self.used() - self.live() > kept;
             let movable = |cells: &Self, seq| {
                 let slot = &cells.slots[seq as usize];
                 let waited_for = matches!(slot.state, State::Idle { parked: true, .. });
-                !waited_for
-                    && slot.length() >= MIN_TOKENS
-                    && cells.exclusive(seq) > 0
-                    && (may_lose || is_worth_it(cells, seq))
+                let own = cells.exclusive(seq);
+                let goes = much || cells.is_worth_it(seq) || !cells.shares_with_live(seq);
+                !waited_for && slot.length() >= MIN_TOKENS && own > 0 && goes
             };
             let Some(seq) = self.least_idle(movable) else { return };
-            if is_worth_it(self, seq) {
+            if self.is_worth_it(seq) {
                 self.evict(seq);
             } else {
                 self.evicted += self.exclusive(seq);
                 self.forget(seq);
             }
         }
+    }
+
+    /// Whether enough of a slot is its own for a copy of the whole.
+    fn is_worth_it(&self, seq: SeqId) -> bool {
+        self.exclusive(seq) as f64 >= LEAST_OWN * self.slots[seq as usize].length() as f64
+    }
+
+    /// Whether somebody computes with what a slot holds with others.
+    fn shares_with_live(&self, seq: SeqId) -> bool {
+        let shared = self.slots[seq as usize].path.iter().skip(1).rev();
+        shared
+            .copied()
+            .find(|&node| !self.tree.is_exclusive(node))
+            .is_some_and(|node| self.tree.is_live(node))
     }
 
     /// Evicts idle slots until so many cells are free; false if not all of them could be had.
