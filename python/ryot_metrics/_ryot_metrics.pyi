@@ -29,6 +29,7 @@ __all__ = [
     "MAX_COUNT",
     "PROFILES",
     "REGISTRY",
+    "AsyncStream",
     "Block",
     "CollectorRegistry",
     "Counter",
