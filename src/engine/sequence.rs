@@ -46,6 +46,8 @@ pub struct Sequence {
     pub last_token_at: Option<Nanos>,
     /// When it gave up its place, if it has and waits to go on.
     pub parked_at: Option<Nanos>,
+    /// How long it waited to go on before it got its place back.
+    pub held_up: Nanos,
     /// Steps in a row that left its decode out.
     pub skipped: u32,
     /// Tokens that the cache held when it came.
@@ -79,6 +81,7 @@ impl Sequence {
             tbt: terms.tbt,
             last_token_at: None,
             parked_at: None,
+            held_up: 0,
             skipped: 0,
             hint: 0,
             backlogged: false,
@@ -155,6 +158,13 @@ impl Sequence {
         self.slot = None;
         self.computed = 0;
         self.skipped = 0;
+    }
+
+    /// It has a place again. Says whether it had one before.
+    pub(super) fn resume(&mut self, now: Nanos) -> bool {
+        let since = self.parked_at.take();
+        self.held_up += since.map_or(0, |at| now.saturating_sub(at));
+        since.is_some()
     }
 
     /// The decoder holds that many now: the first ones.

@@ -335,6 +335,138 @@ fn demand_beyond_the_context_completes() {
     assert!(parked > 0);
 }
 
+/// Two answers that fill the cells, each beyond its share of 33.
+fn full_desk() -> Desk {
+    let mut desk = Desk::new(config());
+    desk.add(1, 10, 70);
+    desk.add(2, 10, 70);
+    while desk.scheduler.live_cells() < 95 {
+        desk.step();
+    }
+    desk
+}
+
+/// Who needs no more than its share of the cells gets it from the newest that holds more, and passes
+/// those that wait for more: these go on where they were, as soon as there is room.
+#[test]
+fn nobody_waits_for_its_share() {
+    let mut desk = full_desk();
+    desk.add(3, 5, 9);
+    let plan = desk.step();
+    assert_eq!((admitted(&plan), plan.parked.clone()), (vec![3], vec![2]));
+    desk.add(4, 5, 60);
+    assert!(admitted(&desk.step()).is_empty(), "it needs more, and waits behind the second");
+    desk.add(5, 5, 9);
+    assert_eq!(admitted(&desk.step()), [5]);
+    let mut resumed = 0;
+    for _ in 0..300 {
+        let plan = desk.step();
+        resumed += plan.admitted.iter().filter(|one| one.id == 2 && one.resumed).count();
+    }
+    assert_eq!((resumed > 0, desk.done.len()), (true, 5));
+}
+
+/// Where answers have outgrown the cells, one that holds more than its share gives up its place, not
+/// the newest that does not.
+#[test]
+fn who_keeps_to_its_share_keeps_its_place() {
+    let mut desk = Desk::new(EngineConfig { ctx_size: 300, prefill_chunk: 8, ..config() });
+    desk.add(1, 10, 200);
+    desk.add(2, 10, 200);
+    while desk.scheduler.live_cells() < 138 {
+        desk.step();
+    }
+    desk.add(3, 60, 40);
+    let parked = std::iter::from_fn(|| Some(desk.step().parked)).find(|parked| !parked.is_empty());
+    assert_eq!((parked, desk.done.len()), (Some(vec![2]), 0));
+}
+
+/// A place is taken from nobody of a higher class, whose answer has not begun, or who holds no more
+/// than its own share.
+#[test]
+fn a_share_is_not_had_at_any_price() {
+    let mut desk = full_desk();
+    let low = Sequence::new(3, prompt(3, 5), 9, &background(), desk.now);
+    desk.scheduler.add(low, desk.now);
+    let plan = desk.step();
+    assert!(plan.admitted.is_empty() && plan.parked.is_empty());
+
+    let mut desk = Desk::new(config());
+    desk.add(1, 80, 9);
+    (0..6).for_each(|_| assert!(desk.step().parked.is_empty()));
+    let soon = Terms { ttft: Some(300 * MS), ..Terms::default() };
+    assert_eq!(desk.submit(3, prompt(3, 20), 9, &soon), Verdict::Accepted);
+    let plan = desk.step();
+    assert!(desk.waits(1) && plan.admitted.is_empty() && plan.parked.is_empty());
+
+    let mut desk = Desk::new(config());
+    desk.add(1, 10, 85);
+    while desk.scheduler.live_cells() < 25 {
+        desk.step();
+    }
+    desk.add(2, 5, 28);
+    desk.first_token_of(2);
+    desk.add(3, 5, 28);
+    let plan = desk.step();
+    assert!(plan.admitted.is_empty() && plan.parked.is_empty());
+}
+
+/// Nobody is passed for ever, nor by other classes, nor by a tenant that had more, nor if its first
+/// token was promised.
+#[test]
+fn who_waits_for_more_is_not_passed_for_ever() {
+    let config =
+        EngineConfig { ctx_size: 300, fairness_tokens: 16, overload: Overload::Accept, ..config() };
+    let waits_for_more = |terms: &Terms| {
+        let mut desk = Desk::new(config.clone());
+        desk.add(1, 10, 285);
+        while desk.scheduler.live_cells() < 190 {
+            desk.step();
+        }
+        desk.submit(2, prompt(2, 90), 20, terms);
+        assert!(admitted(&desk.step()).is_empty());
+        desk.now += 1000 * MS; // who comes now is behind it in the order
+        desk
+    };
+    let mut desk = waits_for_more(&Terms::default());
+    desk.add(6, 5, 120);
+    assert!(admitted(&desk.step()).is_empty(), "it would fit, but needs more than its share too");
+    desk.add(3, 5, 1);
+    assert_eq!(admitted(&desk.step()), [3]);
+    desk.submit(4, prompt(4, 5), 1, &background());
+    assert!(admitted(&desk.step()).is_empty());
+    desk.scheduler.remove(4, false);
+    desk.now += BACKGROUND_PATIENCE;
+    desk.add(5, 5, 1);
+    assert!(admitted(&desk.step()).is_empty());
+
+    let promised = Terms { ttft: Some(300 * MS), ..Terms::default() };
+    let other = Terms { tenant: "ann".into(), ..Terms::default() };
+    for terms in [promised, other] {
+        let mut desk = waits_for_more(&terms);
+        (0..16).for_each(|_| drop(desk.step())); // while the first one's tenant has all of them
+        desk.add(3, 5, 1);
+        assert!(admitted(&desk.step()).is_empty(), "{terms:?}");
+    }
+}
+
+/// More of those that need their share than there are places, all the time: who holds more comes to
+/// its end nevertheless.
+#[test]
+fn who_holds_more_does_not_starve() {
+    let mut desk = full_desk();
+    let mut steps = 0;
+    while !desk.done.is_superset(&HashSet::from([1, 2])) {
+        steps += 1;
+        if desk.scheduler.running() + desk.scheduler.waiting() < 2 + 4 {
+            desk.add(2 + steps, 5, 9);
+        }
+        desk.step();
+        assert!(steps < 5_000, "it starves: {:?}", desk.done);
+    }
+    assert!(desk.scheduler.waiting() > 0, "there were enough");
+}
+
 /// No more sequences run than there are places, and a free slot is used again.
 #[test]
 fn places_are_used_again() {
@@ -629,7 +761,7 @@ proptest! {
 fn promises_that_cannot_be_kept() {
     for overload in Overload::ALL {
         let mut desk = Desk::new(EngineConfig { ctx_size: 9000, overload, ..config() });
-        let terms = Terms { ttft: Some(500 * MS), ..Terms::default() };
+        let terms = Terms { ttft: Some(300 * MS), ..Terms::default() };
         assert_eq!(desk.submit(9, prompt(9, 2000), 2, &terms), Verdict::Accepted, "nothing known");
         desk.scheduler.remove(9, false);
         desk.add(1, 2000, 2); // about ten seconds

@@ -15,7 +15,8 @@
 //!
 //! Whoever gives up its place keeps its tokens in the [`cells`] (or in the host's memory), waits at
 //! the head of its class and goes on where it was: nothing is reserved for the longest answer, and
-//! nobody fails because another's answer grew. [`Scheduler::check_integrity`] states the books.
+//! nobody fails because another's answer grew, nor waits for it who needs no more than an equal part
+//! of the cells. [`Scheduler::check_integrity`] states the books.
 
 mod cells;
 mod host;
@@ -174,7 +175,7 @@ impl Scheduler {
             }
         }
         if plan.rows.is_empty() && self.live.len() > 1 {
-            self.park_last(now, &mut plan, None); // prompts that got stuck in each other
+            self.park_last(now, &mut plan, |_, _| true); // prompts that got stuck in each other
         }
         self.planned = plan.adapter;
         plan.ops = self.cells.take_ops();
@@ -272,7 +273,7 @@ impl Scheduler {
         }
         let free = self.config.ctx_size - self.cells.used();
         if !self.cells.make_room(free + plan.rows.len()) && self.live.len() > 1 {
-            self.park_last(now, parked, None);
+            self.park_last(now, parked, |_, _| true);
         }
         None
     }

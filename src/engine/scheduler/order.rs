@@ -44,7 +44,7 @@ pub(super) struct Rank {
     /// Its tier now: who has waited for long enough is in the first.
     pub tier: Tier,
     /// Its tenant had more than its share.
-    ahead: bool,
+    pub ahead: bool,
     fresh: bool,
     /// When it was preempted, else deadline and work, in nanoseconds.
     due: u128,

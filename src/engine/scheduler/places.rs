@@ -2,13 +2,17 @@
 //!
 //! Nothing is reserved for the longest answer: a place is given when what is surely needed fits, and
 //! taken back from the lowest tier when answers have outgrown the cells.
+//!
+//! An equal part of the cells for each place is its *share*. Who needs no more than that does not
+//! wait for who holds more, as it would not if the cells were divided; and what others leave of
+//! theirs is anybody's. Who holds more gives way for [`PASSED`] in all.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::clock::Nanos;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::scheduler::order::{Rank, Tier};
+use crate::engine::scheduler::order::{BACKGROUND_PATIENCE, Rank, Tier};
 use crate::engine::scheduler::plan::{Admission, Plan};
 use crate::engine::sequence::Sequence;
 use crate::event::Class;
@@ -17,40 +21,74 @@ use crate::event::Class;
 /// not preempted at once.
 const HEADROOM: usize = 32;
 
+/// How long, in all, a request gives way to those that need no more than their share: as long as a
+/// background request is less urgent.
+const PASSED: Nanos = BACKGROUND_PATIENCE;
+
 impl Scheduler {
     pub(super) fn make_room_for_answers(&mut self, now: Nanos, plan: &mut Plan) {
         let decodes = |live: &[Sequence]| live.iter().filter(|s| s.is_decoding()).count();
         while !self.cells.make_room(decodes(&self.live)) && self.live.len() > 1 {
-            self.park_last(now, plan, None);
+            self.park_last(now, plan, |_, _| true);
         }
     }
 
-    /// Gives places to the first in the order, as long as they fit. Whoever waits is ranked once:
-    /// within a step no rank changes.
+    /// Gives places to the first in the order, as long as they fit; who needs no more than its share
+    /// may pass others of its tier. Whoever waits is ranked once: within a step no rank changes.
     pub(super) fn give_places(&mut self, now: Nanos, plan: &mut Plan) {
         if self.all_places_stay() {
             return;
         }
         let rank = |sequence| Reverse(self.rank(sequence, now));
         let mut order: BinaryHeap<Reverse<Rank>> = self.waiting.iter().map(rank).collect();
+        let mut passed = None;
         while let Some(Reverse(first)) = order.peek()
             && !self.all_places_stay()
             && !self.is_busy_with_earlier(first, now)
+            && passed.is_none_or(|tier| first.tier == tier && !first.ahead)
         {
             let is_first = |sequence: &Sequence| sequence.id == first.id;
             let index = self.waiting.iter().position(is_first).expect("who is ranked waits");
-            if self.fits(&self.waiting[index]) || self.live.is_empty() {
-                if !self.give_place(index, plan) {
+            let (tier, sequence) = (first.tier, &self.waiting[index]);
+            let (modest, stays) = (sequence.cells() <= self.share(), !may_be_passed(sequence, now));
+            if passed.is_some() && !modest {
+                order.pop();
+            } else if self.fits(sequence) || self.live.is_empty() {
+                if !self.give_place(index, now, plan) {
                     return;
                 }
                 order.pop();
-            } else if self.park_last(now, plan, Some(first.tier)) {
+            } else if self.park_last(now, plan, |own, other| own.rank(other, now).tier > tier) {
                 let parked = self.waiting.last().expect("it waits now");
                 order.push(Reverse(self.rank(parked, now)));
-            } else {
+            } else if self.live.len() >= self.config.parallel {
                 return;
+            } else if modest {
+                let may = |own: &Self, other: &Sequence| {
+                    let begun = other.answer_len() > 0;
+                    begun && own.gives_way(other) && own.rank(other, now).tier >= tier
+                };
+                if !self.park_last(now, plan, may) {
+                    return;
+                }
+            } else if stays {
+                return;
+            } else {
+                passed = Some(tier);
+                order.pop();
             }
         }
+    }
+
+    /// Cells for each place, if all had as many.
+    fn share(&self) -> usize {
+        self.config.ctx_size / self.config.parallel
+    }
+
+    /// Whether a sequence with a place has more cells for itself than its share, and gives way for it.
+    fn gives_way(&self, sequence: &Sequence) -> bool {
+        let held = self.cells.exclusive(sequence.slot.expect("it is live"));
+        held > self.share() && sequence.held_up < PASSED
     }
 
     /// Whether interactive requests wait for a place, as whoever comes will.
@@ -72,7 +110,7 @@ impl Scheduler {
         pending >= self.config.batch_size && prefills.all(|other| self.rank(other, now) < *rank)
     }
 
-    fn give_place(&mut self, index: usize, plan: &mut Plan) -> bool {
+    fn give_place(&mut self, index: usize, now: Nanos, plan: &mut Plan) -> bool {
         let scope = self.scope(&self.waiting[index]);
         let Some((slot, hit)) = self.cells.take(&scope, self.waiting[index].tokens()) else {
             return false;
@@ -80,7 +118,7 @@ impl Scheduler {
         let mut sequence = self.waiting.swap_remove(index);
         sequence.slot = Some(slot);
         sequence.set_computed(hit);
-        let resumed = sequence.parked_at.take().is_some();
+        let resumed = sequence.resume(now);
         let (id, queried) = (sequence.id, sequence.tokens().len());
         plan.admitted.push(Admission { id, queried, hit, resumed });
         self.live.push(sequence);
@@ -104,12 +142,17 @@ impl Scheduler {
         self.cells.live() + growth + own <= self.config.ctx_size
     }
 
-    /// Takes the place from the lowest tier, and of that from the newest; only from tiers below
-    /// this one, if one is given. Says whether there was one.
-    pub(super) fn park_last(&mut self, now: Nanos, plan: &mut Plan, above: Option<Tier>) -> bool {
-        let may = |s: &Sequence| above.is_none_or(|tier| self.rank(s, now).tier > tier);
-        let candidates = self.live.iter().enumerate().filter(|(_, sequence)| may(sequence));
-        let last = candidates.max_by_key(|(_, s)| (Tier::of(s), s.queued_at, s.id));
+    /// Takes the place from the lowest tier, of that rather from who gives way, and of those from the
+    /// newest; only from whom it may be taken. Says whether there was one.
+    pub(super) fn park_last(
+        &mut self,
+        now: Nanos,
+        plan: &mut Plan,
+        may: impl Fn(&Self, &Sequence) -> bool,
+    ) -> bool {
+        let candidates = self.live.iter().enumerate().filter(|(_, sequence)| may(self, sequence));
+        let last =
+            candidates.max_by_key(|(_, s)| (Tier::of(s), self.gives_way(s), s.queued_at, s.id));
         let Some((index, _)) = last else { return false };
         let mut sequence = self.live.remove(index);
         let (slot, seconds) = (sequence.slot.expect("it is live"), self.seconds_of(&sequence));
@@ -124,6 +167,14 @@ impl Scheduler {
         self.waiting.push(sequence);
         true
     }
+}
+
+/// Whether those who need no more than their share may go before this one, which waits for more: not
+/// for ever, and not where its first token was promised.
+fn may_be_passed(sequence: &Sequence, now: Nanos) -> bool {
+    let since = sequence.parked_at.unwrap_or(sequence.queued_at);
+    let promised = sequence.first_token_due.is_some() && sequence.answer_len() == 0;
+    !promised && sequence.held_up + now.saturating_sub(since) < PASSED
 }
 
 #[cfg(test)]
@@ -175,7 +226,7 @@ mod tests {
         add(&mut scheduler, 2, [prompt(BLOCKS[0]), vec![1, 2, 3]].concat());
         scheduler.give_places(0, &mut plan);
         assert_eq!(plan.admitted[0].hit, BLOCKS[0] * BLOCK);
-        assert!(scheduler.park_last(0, &mut plan, None));
+        assert!(scheduler.park_last(0, &mut plan, |_, _| true));
         assert!(plan.admitted.is_empty() && plan.parked.is_empty());
         let free = scheduler.config.ctx_size - scheduler.used_cells();
         scheduler.cells.make_room(free + 1);

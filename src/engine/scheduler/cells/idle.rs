@@ -164,7 +164,7 @@ impl Cells {
     }
 
     /// Cells that nobody but this slot holds.
-    pub(super) fn exclusive(&self, seq: SeqId) -> usize {
+    pub(in crate::engine::scheduler) fn exclusive(&self, seq: SeqId) -> usize {
         let slot = &self.slots[seq as usize];
         let own = slot.path.iter().skip(1).rev();
         own.take_while(|&&node| self.tree.is_exclusive(node)).count() * BLOCK + slot.tail.len()
