@@ -46,7 +46,7 @@ pub struct Sequence {
     pub last_token_at: Option<Nanos>,
     /// When it gave up its place, if it has and waits to go on.
     pub parked_at: Option<Nanos>,
-    /// How long it waited to go on before it got its place back.
+    /// How long it has waited, in all, for places that it had given up.
     pub held_up: Nanos,
     /// Steps in a row that left its decode out.
     pub skipped: u32,
