@@ -761,7 +761,7 @@ proptest! {
 fn promises_that_cannot_be_kept() {
     for overload in Overload::ALL {
         let mut desk = Desk::new(EngineConfig { ctx_size: 9000, overload, ..config() });
-        let terms = Terms { ttft: Some(300 * MS), ..Terms::default() };
+        let terms = Terms { ttft: Some(500 * MS), ..Terms::default() };
         assert_eq!(desk.submit(9, prompt(9, 2000), 2, &terms), Verdict::Accepted, "nothing known");
         desk.scheduler.remove(9, false);
         desk.add(1, 2000, 2); // about ten seconds
